@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""Taking pages: from a zonelist to the page (mm/page_alloc.c, mm/mmzone.c).
+
+``get_page_from_freelist`` goes through the zones that a request may use, in the order of its
+zonelist, and takes the page from the first with enough free memory.  It is the fast path's
+only step and the slow path's repeated one.  The entry points are in
+:mod:`kernelmm.core.entry`, above the slow path they fall into.
+"""
+
+from __future__ import annotations
+
+from kernelmm import gfp
+from kernelmm.core import compound, mmzone, mobility, page, pcp, vmstat, watermark
+from kernelmm.core.mm import AllocContext, Mm
+from physmem import abi, address, list_head, word
+from physmem.ctype import s32, s64, u32, u64
+
+
+def next_zones_zonelist(mm: Mm, zref: u64, end: u64, high_zoneidx: s32, nodemask: u64) -> u64:
+    """``next_zones_zonelist``: the first zoneref at or after ``zref`` that the request may use.
+
+    :param zref: physical address of a ``struct zoneref``
+    :param end: physical address just past the zonelist's array
+    :param nodemask: a bit for each allowed node, or 0: all are
+    :returns: physical address of a zoneref; its zone is NULL at the end of the list
+    :raises CorruptionError: the list does not end
+    """
+    zone: u64
+    while True:
+        if zref >= end:
+            mm.bad_zonelist(end)
+        zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
+        if mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2] <= high_zoneidx and (
+            zone == 0
+            or nodemask == 0
+            or nodemask & word.bit(mmzone.zone_nid(mm, address.off(mm, zone))) != 0
+        ):
+            return zref
+        zref += abi.SIZEOF_ZONEREF
+
+
+def zonerefs(mm: Mm, zonelist: u64) -> u64:
+    """Physical address of ``zonelist->_zonerefs[0]``."""
+    return address.off(mm, zonelist) + mm.zonelist_zonerefs
+
+
+def first_zones_zonelist(mm: Mm, ac: AllocContext, nodemask: u64) -> None:
+    """``first_zones_zonelist``: set the preferred zone (0 if there is none) and its index."""
+    refs: u64 = zonerefs(mm, ac.zonelist)
+    zref: u64 = next_zones_zonelist(mm, refs, refs + mm.max_zonerefs * abi.SIZEOF_ZONEREF, ac.high_zoneidx, nodemask)
+    ac.preferred_zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
+    ac.classzone_idx = mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2]
+
+
+# -- the zonelist cache (NUMA): zones found full a short while ago ------------
+
+
+def zlc(mm: Mm, zonelist: u64) -> u64:
+    """Physical address of the ``struct zonelist_cache``, or 0: only a node's first zonelist has one."""
+    cache: u64
+    if not mm.numa:
+        return 0
+    cache = mm.as_u64[(address.off(mm, zonelist) + mm.zonelist_zlcache_ptr) >> 3]
+    if cache == 0:
+        return 0
+    return address.off(mm, cache)
+
+
+def zlc_clear_zones_full(mm: Mm, zonelist: u64) -> None:
+    """``zlc_clear_zones_full``: forget which zones were full."""
+    cache: u64 = zlc(mm, zonelist)
+    i: u64
+    if cache != 0:
+        for i in range(mm.max_zonerefs // 64):
+            mm.as_u64[((cache + mm.zlc_fullzones) >> 3) + i] = 0
+
+
+def zlc_setup(mm: Mm, zonelist: u64, alloc_flags: u32) -> u64:
+    """``zlc_setup``: the nodes to try; once a second, forget which zones were full."""
+    cache: u64 = zlc(mm, zonelist)
+    jiffies: u64
+    since: u64
+    if cache == 0:
+        # A NULL set of nodes, never looked at: without a cache every zone is worth trying.
+        return 0
+    jiffies = mm.as_u64[mm.var_jiffies >> 3]
+    # time_after: the sign of the 64-bit difference
+    since = (jiffies - mm.as_u64[(cache + mm.zlc_last_full_zap) >> 3] - mm.hz) & 0xFFFFFFFFFFFFFFFF
+    if since != 0 and since >> 63 == 0:
+        zlc_clear_zones_full(mm, zonelist)
+        mm.as_u64[(cache + mm.zlc_last_full_zap) >> 3] = jiffies
+    if not mm.in_interrupt and alloc_flags & watermark.ALLOC_CPUSET:
+        return mm.mems_allowed
+    return mm.as_u64[mm.var_node_states_memory >> 3]
+
+
+def zlc_zone_worth_trying(mm: Mm, zonelist: u64, i: u64, allowednodes: u64) -> bool:
+    """``zlc_zone_worth_trying``: zone ``i`` of the list is on an allowed node and was not full."""
+    cache: u64 = zlc(mm, zonelist)
+    node: u32
+    if cache == 0:
+        return True
+    # z_to_n is an array of unsigned short.
+    node = mm.as_u8[cache + mm.zlc_z_to_n + 2 * i] | mm.as_u8[cache + mm.zlc_z_to_n + 2 * i + 1] << 8
+    if node > 63 or allowednodes & word.bit(node) == 0:
+        return False
+    return (mm.as_u64[((cache + mm.zlc_fullzones) >> 3) + (i >> 6)] >> (i & 63)) & 1 == 0
+
+
+def zlc_mark_zone_full(mm: Mm, zonelist: u64, i: u64) -> None:
+    """``zlc_mark_zone_full``: remember that zone ``i`` of the list had nothing to give."""
+    cache: u64 = zlc(mm, zonelist)
+    if cache != 0:
+        word.set_bits(mm, cache + mm.zlc_fullzones + (i >> 6) * 8, word.bit(i & 63))
+
+
+# -- fairness between zones ---------------------------------------------------
+
+
+def reset_alloc_batches(mm: Mm, preferred_zone: u64) -> None:
+    """``reset_alloc_batches``: a new round; each zone of the node up to the preferred one gets its batch again."""
+    zone: u64 = mm.as_u64[(address.off(mm, preferred_zone) + mm.zone_pgdat) >> 3] + mm.pgdat_node_zones
+    z: u64
+    delta: s64
+    while zone <= preferred_zone:
+        z = address.off(mm, zone)
+        delta = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) - watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
+        delta -= mm.as_s64[(z + mm.zone_vm_stat + 8 * abi.NR_ALLOC_BATCH) >> 3]
+        vmstat.mod_zone_page_state(mm, z, abi.NR_ALLOC_BATCH, delta)
+        word.clear_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
+        zone += mm.sizeof_zone
+
+
+# -- one zone -----------------------------------------------------------------
+
+
+def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_flags: u32, migratetype: s32) -> u64:
+    """Take a page from one zone: a single page from the CPU's list, a block from the buddy lists; 0 if there is none."""
+    z: u64 = address.off(mm, zone)
+    taken: s64 = word.bit(order)
+    cold: bool = gfp_flags & gfp.__GFP_COLD != 0
+    pageset: u64
+    head: u64
+    entry: u64
+    pg: u64
+    if order == 0:
+        pageset = mmzone.this_cpu_pageset(mm, z)
+        head = pcp.pcp_list(mm, z, mm.this_cpu_off, migratetype)
+        if list_head.list_empty(mm, head):
+            word.add_s32(
+                mm,
+                pageset + abi.PCP_COUNT,
+                pcp.rmqueue_bulk(mm, zone, mm.as_s32[(pageset + abi.PCP_BATCH) >> 2], head, migratetype, cold),
+            )
+            if list_head.list_empty(mm, head):
+                return 0
+        entry = list_head.last(mm, head) if cold else list_head.first(mm, head)
+        pg = entry - abi.PAGE_LRU
+        address.page_off(mm, pg)
+        list_head.list_del(mm, entry)
+        word.add_s32(mm, pageset + abi.PCP_COUNT, -1)
+    else:
+        mmzone.spin_lock(mm, z)
+        pg = mobility.__rmqueue(mm, zone, order, migratetype)
+        mmzone.spin_unlock(mm, z)
+        if pg == 0:
+            return 0
+        vmstat.mod_zone_freepage_state(mm, z, -taken, page.freepage_migratetype(mm, address.page_off(mm, pg)))
+    vmstat.mod_zone_page_state(mm, z, abi.NR_ALLOC_BATCH, -taken)
+    if mm.as_s64[(z + mm.zone_vm_stat + 8 * abi.NR_ALLOC_BATCH) >> 3] <= 0:
+        word.set_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
+    vmstat.count_vm_events(mm, mm.pgalloc + mmzone.zone_idx(mm, zone, z), taken)
+    vmstat.zone_statistics(mm, address.off(mm, preferred_zone), z, gfp_flags & gfp.__GFP_OTHER_NODE != 0)
+    return pg
+
+
+def check_new_page(mm: Mm, pg: u64, at: u64) -> bool:
+    """Whether a page on its way out is in a bad state (then reported)."""
+    reason: object = None
+    bad_flags: u64 = 0
+    if (
+        page.mapcount(mm, at) == -1
+        and mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] == 0
+        and page.count(mm, at) == 0
+        and mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & mm.check_at_prep == 0
+    ):
+        return False
+    if page.mapcount(mm, at) != -1:
+        reason = "nonzero mapcount"
+    if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0:
+        reason = "non-NULL mapping"
+    if page.count(mm, at) != 0:
+        reason = "nonzero _count"
+    if mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & mm.check_at_prep != 0:
+        reason = "PAGE_FLAGS_CHECK_AT_PREP flag set"
+        bad_flags = mm.check_at_prep
+    mm.bad_page(pg, reason, bad_flags)
+    return True
+
+
+def prep_new_page(mm: Mm, pg: u64, order: u32, gfp_flags: u32, alloc_flags: u32) -> bool:
+    """Make a block ready for its new owner; True if it is bad and must be left alone for ever."""
+    at: u64 = address.page_off(mm, pg)
+    other: u64
+    i: u64
+    for i in range(word.bit(order)):
+        other = pg + (i << abi.SIZEOF_PAGE_SHIFT)
+        if check_new_page(mm, other, address.page_off(mm, other)):
+            return True
+    page.set_private(mm, at, 0)
+    page.set_count(mm, at, 1)
+    if gfp_flags & gfp.__GFP_ZERO:
+        mm.clear_pages(pg, order)
+    if order != 0 and gfp_flags & gfp.__GFP_COMP:
+        compound.prep_compound_page(mm, pg, order)
+    # Pages from below the watermarks are for those who will free memory with them.
+    mm.as_u8[at + abi.PAGE_PFMEMALLOC] = 1 if alloc_flags & watermark.ALLOC_NO_WATERMARKS else 0
+    return False
+
+
+def take_from_zone(mm: Mm, ac: AllocContext, zone: u64, order: u32, gfp_mask: u32, alloc_flags: u32) -> u64:
+    """:func:`buffered_rmqueue` until it gives a good page; 0 if it has none."""
+    pg: u64
+    while True:
+        pg = buffered_rmqueue(mm, ac.preferred_zone, zone, order, gfp_mask, ac.migratetype)
+        if pg == 0 or not prep_new_page(mm, pg, order, gfp_mask, alloc_flags):
+            return pg
+
+
+# -- all zones ----------------------------------------------------------------
+
+
+def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, ac: AllocContext) -> u64:
+    """Try the zones of ``ac.zonelist`` in order; ``struct page *``, or 0 if none may give a page.
+
+    The first round is fair (ALLOC_FAIR): zones of the preferred node take turns by their batch.
+    If it finds nothing, the batches are reset and a second round takes what there is.  On NUMA
+    the first failure switches the zonelist cache on for the rest of the round, and a last round
+    ignores it.
+    """
+    refs: u64 = zonerefs(mm, ac.zonelist)
+    end: u64 = refs + mm.max_zonerefs * abi.SIZEOF_ZONEREF
+    zref: u64
+    zone: u64
+    z: u64
+    pg: u64
+    allowednodes: u64 = 0
+    zlc_active: bool = False
+    did_zlc_setup: bool = False
+    fair_skipped: u32
+    rescan: bool = True
+    if alloc_flags & watermark.ALLOC_WMARK_LOW and gfp_mask & gfp.__GFP_WRITE:
+        mm.unsupported("dirty limits of zones (__GFP_WRITE)")
+    while rescan:
+        rescan = False
+        fair_skipped = 0
+        zref = next_zones_zonelist(mm, refs, end, ac.high_zoneidx, ac.nodemask)
+        while True:
+            zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
+            if zone == 0:
+                break
+            z = address.off(mm, zone)
+            if zlc_active and not zlc_zone_worth_trying(mm, ac.zonelist, (zref - refs) >> 4, allowednodes):
+                zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+                continue
+            if alloc_flags & watermark.ALLOC_FAIR:
+                if mmzone.zone_nid(mm, address.off(mm, ac.preferred_zone)) != mmzone.zone_nid(mm, z):
+                    break
+                if mm.as_u64[(z + mm.zone_flags) >> 3] & word.bit(abi.ZONE_FAIR_DEPLETED):
+                    fair_skipped += 1
+                    zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+                    continue
+            if zone_has_enough(mm, z, order, alloc_flags, ac):
+                pg = take_from_zone(mm, ac, zone, order, gfp_mask, alloc_flags)
+                if pg != 0:
+                    return pg
+            elif mm.numa and not did_zlc_setup and mm.as_s32[mm.var_nr_online_nodes >> 2] > 1:
+                allowednodes = zlc_setup(mm, ac.zonelist, alloc_flags)
+                zlc_active = True
+                did_zlc_setup = True
+            if zlc_active:
+                zlc_mark_zone_full(mm, ac.zonelist, (zref - refs) >> 4)
+            zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+        if alloc_flags & watermark.ALLOC_FAIR:
+            alloc_flags ^= watermark.ALLOC_FAIR
+            if fair_skipped != 0:
+                rescan = True
+                reset_alloc_batches(mm, ac.preferred_zone)
+            if mm.numa and mm.as_s32[mm.var_nr_online_nodes >> 2] > 1:
+                rescan = True
+        if zlc_active:
+            zlc_active = False
+            rescan = True
+    return 0
+
+
+def zone_has_enough(mm: Mm, z: u64, order: u32, alloc_flags: u32, ac: AllocContext) -> bool:
+    """Whether the request may take from this zone: above the watermark, or no watermark applies to it."""
+    which: u32 = alloc_flags & watermark.ALLOC_WMARK_MASK
+    if watermark.zone_watermark_ok(
+        mm, z, order, watermark.wmark_pages(mm, z, which), ac.classzone_idx, alloc_flags
+    ):
+        return True
+    if alloc_flags & watermark.ALLOC_NO_WATERMARKS:
+        return True
+    if mm.numa and mm.as_s32[mm.var_zone_reclaim_mode >> 2] != 0:
+        mm.unsupported("zone_reclaim (zone_reclaim_mode is not 0)")
+    return False

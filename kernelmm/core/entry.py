@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""The allocator's front: ``alloc_pages`` and its relatives (include/linux/gfp.h, mm/page_alloc.c, mm/mempolicy.c).
+
+``gfp_mask`` is a ``gfp_t``, ``order`` the log2 of the number of pages.  A page is returned as
+``struct page *``, memory as a direct-map address; 0 is NULL.
+"""
+
+from __future__ import annotations
+
+from kernelmm import gfp
+from kernelmm.core import alloc, free, mmzone, slowpath, watermark
+from kernelmm.core.mm import AllocContext, Mm
+from physmem import abi, address, word
+from physmem.ctype import s32, u32, u64
+
+
+def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nodemask: u64) -> u64:
+    """The heart of the buddy allocator: a block from the zones of ``zonelist``.
+
+    :param zonelist: ``struct zonelist *``
+    :param nodemask: a bit for each allowed node, or 0: all are
+    :returns: ``struct page *`` or 0
+    """
+    ac: AllocContext = mm.ac
+    alloc_flags: u32 = watermark.ALLOC_WMARK_LOW | watermark.ALLOC_CPUSET | watermark.ALLOC_FAIR
+    alloc_mask: u32
+    pg: u64
+    ac.high_zoneidx = gfp.gfp_zone(gfp_mask)
+    ac.nodemask = nodemask
+    ac.migratetype = gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled())
+    ac.zonelist = zonelist
+    gfp_mask &= mm.as_u32[mm.var_gfp_allowed_mask >> 2]
+    if mm.as_u64[(alloc.zonerefs(mm, zonelist) + abi.ZONEREF_ZONE) >> 3] == 0:
+        # A node without memory, asked for its own memory only.
+        return 0
+    if mm.migrate_cma >= 0 and ac.migratetype == abi.MIGRATE_MOVABLE:
+        alloc_flags |= watermark.ALLOC_CMA
+    alloc.first_zones_zonelist(mm, ac, mm.mems_allowed if nodemask == 0 else nodemask)
+    if ac.preferred_zone == 0:
+        return 0
+    alloc_mask = gfp_mask | gfp.__GFP_HARDWALL
+    pg = alloc.get_page_from_freelist(mm, alloc_mask, order, alloc_flags, ac)
+    if pg == 0:
+        alloc_mask = gfp_mask
+        pg = slowpath.__alloc_pages_slowpath(mm, alloc_mask, order, ac)
+    if mm.tracing:
+        mm.tracer.mm_page_alloc(mm, pg, order, alloc_mask, ac.migratetype)
+    return pg
+
+
+def alloc_pages_node(mm: Mm, nid: s32, gfp_mask: u32, order: u32) -> u64:
+    """``alloc_pages_node``: preferably from node ``nid``; -1 is the running CPU's."""
+    if nid < 0:
+        nid = mm.numa_node_id()
+    return __alloc_pages_nodemask(
+        mm, gfp_mask, order, mmzone.node_zonelist(mm, nid, gfp_mask & gfp.__GFP_THISNODE != 0), 0
+    )
+
+
+def alloc_pages(mm: Mm, gfp_mask: u32, order: u32) -> u64:
+    """``alloc_pages``: from the running CPU's node first, as a task without a memory policy does."""
+    return alloc_pages_node(mm, -1, gfp_mask, order)
+
+
+def __get_free_pages(mm: Mm, gfp_mask: u32, order: u32) -> u64:
+    """``__get_free_pages``: direct-map address of 2^order pages, or 0."""
+    pg: u64 = alloc_pages(mm, gfp_mask, order)
+    if pg == 0:
+        return 0
+    return address.page_address(mm, pg)
+
+
+def get_zeroed_page(mm: Mm, gfp_mask: u32) -> u64:
+    """``get_zeroed_page``: direct-map address of one page of zeros, or 0."""
+    return __get_free_pages(mm, gfp_mask | gfp.__GFP_ZERO, 0)
+
+
+def get_order(size: u64) -> u32:
+    """``get_order``: smallest order whose block holds ``size`` bytes (at least one)."""
+    pages: u64 = (size - 1) >> abi.PAGE_SHIFT
+    order: u32 = 0
+    while pages != 0:
+        pages >>= 1
+        order += 1
+    return order
+
+
+def alloc_pages_exact(mm: Mm, size: u64, gfp_mask: u32) -> u64:
+    """``alloc_pages_exact``: address of just enough single pages for ``size`` bytes, adjacent; or 0.
+
+    A block is taken and split, and the pages that are too many are given back at once.
+    """
+    order: u32 = get_order(size)
+    addr: u64 = __get_free_pages(mm, gfp_mask, order)
+    used: u64
+    end: u64
+    if addr != 0:
+        end = addr + (word.bit(order) << abi.PAGE_SHIFT)
+        used = addr + (((size + abi.PAGE_SIZE - 1) >> abi.PAGE_SHIFT) << abi.PAGE_SHIFT)
+        free.split_page(mm, address.virt_to_page(mm, addr), order)
+        while used < end:
+            free.free_pages(mm, used, 0)
+            used += abi.PAGE_SIZE
+    return addr
+
+
+def free_pages_exact(mm: Mm, addr: u64, size: u64) -> None:
+    """``free_pages_exact``: give back what :func:`alloc_pages_exact` gave."""
+    end: u64 = addr + (((size + abi.PAGE_SIZE - 1) >> abi.PAGE_SHIFT) << abi.PAGE_SHIFT)
+    while addr < end:
+        free.free_pages(mm, addr, 0)
+        addr += abi.PAGE_SIZE

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""Giving pages back: from ``free_pages(addr, order)`` down to ``__free_one_page`` (mm/page_alloc.c, mm/swap.c).
+
+Dropping the last reference frees.  A single page goes to the CPU's list, a larger block
+straight to the buddy lists.  On the way every page is checked; a page in a bad state is
+reported and never freed, so that nobody gets it again.
+"""
+
+from __future__ import annotations
+
+from kernelmm.core import buddy, compound, mmzone, page, pcp
+from kernelmm.core.mm import Mm
+from physmem import abi, address, list_head, word
+from physmem.ctype import s32, u32, u64
+
+
+def free_pages_check(mm: Mm, pg: u64, at: u64) -> bool:
+    """Whether one page is in a bad state (then reported); a good one loses its flags and last_cpupid."""
+    reason: object = None
+    bad_flags: u64 = 0
+    flags: u64 = mm.as_u64[(at + abi.PAGE_FLAGS) >> 3]
+    if (
+        page.mapcount(mm, at) != -1
+        or mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0
+        or page.count(mm, at) != 0
+        or flags & mm.check_at_free != 0
+    ):
+        # The last reason that applies is the one the kernel names.
+        if page.mapcount(mm, at) != -1:
+            reason = "nonzero mapcount"
+        if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0:
+            reason = "non-NULL mapping"
+        if page.count(mm, at) != 0:
+            reason = "nonzero _count"
+        if flags & mm.check_at_free != 0:
+            reason = "PAGE_FLAGS_CHECK_AT_FREE flag(s) set"
+            bad_flags = mm.check_at_free
+        mm.bad_page(pg, reason, bad_flags)
+        return True
+    # page_cpupid_reset_last sets all bits of the field.
+    flags |= mm.last_cpupid_bits
+    if flags & mm.check_at_prep != 0:
+        flags ^= flags & mm.check_at_prep
+    mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] = flags
+    return False
+
+
+def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
+    """Check every page of a block about to be freed; False if any is bad, and then none of it is freed."""
+    at: u64 = address.page_off(mm, pg)
+    other: u64
+    i: u64
+    bad: s32 = 0
+    if mm.debug_vm:
+        mm.check_free_pages_prepare(pg, order)
+    if mm.tracing:
+        mm.tracer.mm_page_free(mm, pg, order)
+    if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] & 1 != 0:
+        # PageAnon: the mapping of an anonymous page may stay to the end.
+        mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] = 0
+    if free_pages_check(mm, pg, at):
+        bad += 1
+    for i in range(1, word.bit(order)):
+        other = pg + (i << abi.SIZEOF_PAGE_SHIFT)
+        if free_pages_check(mm, other, address.page_off(mm, other)):
+            bad += 1
+    return bad == 0
+
+
+def free_one_page(mm: Mm, zone: u64, pg: u64, pfn: u64, order: u32, migratetype: s32) -> None:
+    """Put one block on the zone's buddy lists, under its lock."""
+    z: u64 = address.off(mm, zone)
+    mmzone.spin_lock(mm, z)
+    pcp.reset_pages_scanned(mm, z)
+    if mmzone.has_isolate_pageblock(mm, z) or migratetype == mm.migrate_isolate:
+        # Isolation may have begun since the caller looked.
+        migratetype = mmzone.pageblock_migratetype(mm, pfn)
+    if migratetype >= mm.migrate_types:
+        mm.bad_migratetype(pg, migratetype)
+    buddy.__free_one_page(mm, pg, pfn, zone, order, migratetype)
+    mmzone.spin_unlock(mm, z)
+
+
+def __free_pages_ok(mm: Mm, pg: u64, order: u32) -> None:
+    """Free a block whose last reference is gone."""
+    at: u64 = address.page_off(mm, pg)
+    pfn: u64 = address.page_to_pfn(mm, pg)
+    migratetype: s32
+    if not free_pages_prepare(mm, pg, order):
+        return
+    migratetype = mmzone.pageblock_migratetype(mm, pfn)
+    word.add_u64(mm, mm.vm_events + 8 * mm.pgfree, word.bit(order))
+    page.set_freepage_migratetype(mm, at, migratetype)
+    free_one_page(mm, mmzone.page_zone(mm, at), pg, pfn, order, migratetype)
+
+
+def free_hot_cold_page(mm: Mm, pg: u64, cold: bool) -> None:
+    """Free a single page whose last reference is gone: to the head (or, if cold, tail) of the CPU's list.
+
+    A list that has reached its high mark returns a batch to the buddy lists.
+    """
+    at: u64 = address.page_off(mm, pg)
+    pfn: u64 = address.page_to_pfn(mm, pg)
+    zone: u64
+    z: u64
+    pageset: u64
+    head: u64
+    migratetype: s32
+    count: s32
+    batch: s32
+    if not free_pages_prepare(mm, pg, 0):
+        return
+    zone = mmzone.page_zone(mm, at)
+    z = address.off(mm, zone)
+    migratetype = mmzone.pageblock_migratetype(mm, pfn)
+    page.set_freepage_migratetype(mm, at, migratetype)
+    word.add_u64(mm, mm.vm_events + 8 * mm.pgfree, 1)
+    if migratetype >= abi.MIGRATE_PCPTYPES:
+        # No per-cpu lists for the rest: isolated pages must not hide there, the others go with the movable ones.
+        if migratetype == mm.migrate_isolate:
+            free_one_page(mm, zone, pg, pfn, 0, migratetype)
+            return
+        migratetype = abi.MIGRATE_MOVABLE
+    pageset = mmzone.this_cpu_pageset(mm, z)
+    head = pcp.pcp_list(mm, z, mm.this_cpu_off, migratetype)
+    if cold:
+        list_head.list_add_tail(mm, pg + abi.PAGE_LRU, head)
+    else:
+        list_head.list_add(mm, pg + abi.PAGE_LRU, head)
+    word.add_s32(mm, pageset + abi.PCP_COUNT, 1)
+    count = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
+    if count >= mm.as_s32[(pageset + abi.PCP_HIGH) >> 2]:
+        batch = mm.as_s32[(pageset + abi.PCP_BATCH) >> 2]
+        pcp.free_pcppages_bulk(mm, zone, batch, mm.this_cpu_off)
+        word.add_s32(mm, pageset + abi.PCP_COUNT, -batch)
+
+
+def __free_pages(mm: Mm, pg: u64, order: u32) -> None:
+    """``__free_pages``: drop one reference to a block; the last one frees it."""
+    if mm.debug_vm:
+        mm.check_put_page_testzero(pg)
+    if page.put_testzero(mm, address.page_off(mm, pg)):
+        if order == 0:
+            free_hot_cold_page(mm, pg, False)
+        else:
+            __free_pages_ok(mm, pg, order)
+
+
+def free_pages(mm: Mm, addr: u64, order: u32) -> None:
+    """``free_pages``: by direct-map address; address 0 is no page and does nothing."""
+    if addr == 0:
+        return
+    if mm.debug_vm and not address.virt_addr_valid(mm, addr):
+        mm.vm_bug_on("!virt_addr_valid((void *)addr)", 2922)
+    __free_pages(mm, address.virt_to_page(mm, addr), order)
+
+
+def put_compound_or_single(mm: Mm, pg: u64, at: u64) -> None:
+    """Free what has lost its last reference: by its destructor if it is a compound page."""
+    if page.test_flag(mm, at, abi.PG_lru):
+        # Only pages that reclaim knows about are on an LRU list.
+        mm.release_lru_page(pg)
+    if page.test_flag(mm, at, abi.PG_head):
+        if mm.as_u64[(at + abi.SIZEOF_PAGE + abi.PAGE_COMPOUND_DTOR) >> 3] != mm.free_compound_page:
+            mm.unsupported("a compound page with a destructor other than free_compound_page")
+        __free_pages_ok(mm, pg, compound.compound_order(mm, pg))
+    else:
+        free_hot_cold_page(mm, pg, False)
+
+
+def put_page(mm: Mm, pg: u64) -> None:
+    """``put_page``: drop one reference to a page, or through a tail to its compound page."""
+    at: u64 = address.page_off(mm, pg)
+    head: u64
+    head_at: u64
+    if not page.test_flag(mm, at, abi.PG_tail):
+        if mm.debug_vm:
+            mm.check_put_page_testzero(pg)
+        if page.put_testzero(mm, at):
+            put_compound_or_single(mm, pg, at)
+        return
+    head = mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3]
+    head_at = address.page_off(mm, head)
+    if not compound.compound_tail_refcounted(mm, head_at):
+        if page.put_testzero(mm, head_at):
+            put_compound_or_single(mm, head, head_at)
+        return
+    if head == pg or not compound.get_page_unless_zero(mm, head_at):
+        # A tail that is not in use as such: its own count.
+        if page.put_testzero(mm, at):
+            put_compound_or_single(mm, pg, at)
+        return
+    # The tail's share: one reference of the head, noted in the tail's mapcount; then the one just taken.
+    word.add_s32(mm, head_at + abi.PAGE_COUNT, -1)
+    word.add_s32(mm, at + abi.PAGE_MAPCOUNT, -1)
+    if page.put_testzero(mm, head_at):
+        put_compound_or_single(mm, head, head_at)
+
+
+def split_page(mm: Mm, pg: u64, order: u32) -> None:
+    """``split_page``: turn an allocated (not compound) block into single pages, each with one reference."""
+    i: u64
+    for i in range(1, word.bit(order)):
+        page.set_count(mm, address.page_off(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT)), 1)

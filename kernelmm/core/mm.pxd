@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Written by tools/pxd.py from mm.py; do not edit.
+
+cimport cython
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from physmem cimport abi
+from physmem cimport address
+from physmem.space cimport AddressSpace
+
+cdef class AllocContext:
+    cdef public uint64_t zonelist
+    cdef public uint64_t nodemask
+    cdef public uint64_t preferred_zone
+    cdef public int32_t classzone_idx
+    cdef public int32_t migratetype
+    cdef public int32_t high_zoneidx
+
+cdef class Mm(AddressSpace):
+    cdef public bint smp
+    cdef public bint numa
+    cdef public bint compaction
+    cdef public int32_t migrate_types
+    cdef public int32_t migrate_cma
+    cdef public int32_t migrate_isolate
+    cdef public int32_t max_nr_zones
+    cdef public int32_t nr_node_ids
+    cdef public uint64_t hz
+    cdef public uint32_t ticket_lock_inc
+    cdef public uint32_t zones_pgshift
+    cdef public uint64_t zones_mask
+    cdef public uint32_t nodes_pgshift
+    cdef public uint64_t nodes_mask
+    cdef public uint32_t zoneid_pgshift
+    cdef public uint64_t zoneid_mask
+    cdef public uint64_t last_cpupid_bits
+    cdef public uint64_t check_at_free
+    cdef public uint64_t check_at_prep
+    cdef public uint32_t compound_lock_bit
+    cdef public uint64_t zone_watermark
+    cdef public uint64_t zone_lowmem_reserve
+    cdef public uint64_t zone_node
+    cdef public uint64_t zone_pgdat
+    cdef public uint64_t zone_pageset
+    cdef public uint64_t zone_start_pfn
+    cdef public uint64_t zone_managed_pages
+    cdef public uint64_t zone_spanned_pages
+    cdef public uint64_t zone_present_pages
+    cdef public uint64_t zone_name
+    cdef public uint64_t zone_nr_isolate_pageblock
+    cdef public uint64_t zone_free_area
+    cdef public uint64_t zone_flags
+    cdef public uint64_t zone_lock
+    cdef public uint64_t zone_percpu_drift_mark
+    cdef public uint64_t zone_vm_stat
+    cdef public uint64_t sizeof_zone
+    cdef public uint64_t free_area_nr_free
+    cdef public uint64_t sizeof_free_area
+    cdef public uint64_t pageset_stat_threshold
+    cdef public uint64_t pageset_vm_stat_diff
+    cdef public uint64_t pgdat_node_zones
+    cdef public uint64_t pgdat_node_zonelists
+    cdef public uint64_t pgdat_nr_zones
+    cdef public uint64_t pgdat_node_id
+    cdef public uint64_t pgdat_kswapd_wait_lock
+    cdef public uint64_t pgdat_kswapd_wait_task_list
+    cdef public uint64_t pgdat_kswapd_max_order
+    cdef public uint64_t pgdat_classzone_idx
+    cdef public uint64_t sizeof_zonelist
+    cdef public uint64_t max_zonelists
+    cdef public uint64_t zonelist_zonerefs
+    cdef public uint64_t max_zonerefs
+    cdef public uint64_t zonelist_zlcache_ptr
+    cdef public uint64_t zlc_z_to_n
+    cdef public uint64_t zlc_fullzones
+    cdef public uint64_t zlc_last_full_zap
+    cdef public uint64_t section_pageblock_flags
+    cdef public uint64_t sizeof_mem_section
+    cdef public uint32_t pfn_section_shift
+    cdef public uint64_t pfn_section_mask
+    cdef public uint32_t root_section_shift
+    cdef public uint64_t root_section_mask
+    cdef public uint64_t nr_section_roots
+    cdef public int32_t nr_free_cma_pages
+    cdef public int32_t nr_pages_scanned
+    cdef public int32_t nr_file_dirty
+    cdef public int32_t nr_unstable_nfs
+    cdef public int32_t numa_hit
+    cdef public int32_t numa_miss
+    cdef public int32_t numa_foreign
+    cdef public int32_t numa_local
+    cdef public int32_t numa_other
+    cdef public int32_t pgalloc
+    cdef public int32_t pgfree
+    cdef public uint64_t var_node_data
+    cdef public uint64_t var_mem_section
+    cdef public uint64_t var_vm_stat
+    cdef public uint64_t var_gfp_allowed_mask
+    cdef public uint64_t var_page_group_by_mobility_disabled
+    cdef public uint64_t var_jiffies
+    cdef public uint64_t var_nr_online_nodes
+    cdef public uint64_t var_zone_reclaim_mode
+    cdef public uint64_t var_node_states_memory
+    cdef public uint64_t var_per_cpu_offset
+    cdef public uint64_t percpu_vm_event_states
+    cdef public uint64_t percpu_numa_node
+    cdef public uint64_t contig_page_data
+    cdef public uint64_t free_compound_page
+    cdef public uint64_t free_huge_page
+    cdef public uint32_t nr_cpus
+    cdef public uint64_t var_cpu_online_bits
+    cdef public uint32_t cpu
+    cdef public uint64_t this_cpu_off
+    cdef public uint64_t vm_events
+    cdef public uint64_t numa_node
+    cdef public uint32_t task_flags
+    cdef public bint in_interrupt
+    cdef public bint rt_task
+    cdef public uint64_t mems_allowed
+    cdef public object comm
+    cdef public AllocContext ac
+    cdef public bint tracing
+    cdef public object tracer
+    cdef public bint debug_vm
+    cdef public object reporter
+
+    @cython.locals(at=uint64_t)
+    cpdef int set_cpu(self, uint32_t cpu) except -1
+
+    cpdef uint64_t per_cpu_offset(self, uint32_t cpu) except? 0xBAD0BAD0BAD0BAD0
+
+    cpdef int32_t numa_node_id(self) except? -0x5BAD5BAD
+
+    cpdef int bad_order(self, uint64_t page, uint64_t order) except -1
+
+    cpdef int bad_migratetype(self, uint64_t page, int32_t migratetype) except -1
+
+    cpdef int bad_zonelist(self, uint64_t end) except -1
+
+    cpdef int bad_pcp_count(self, uint64_t zone, int32_t count, int32_t missing) except -1
+
+    cpdef bint mobility_disabled(self) except -1
+
+    cpdef int warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order) except -1
+
+    cpdef int clear_pages(self, uint64_t page, uint32_t order) except -1

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""``mm``: the running kernel's view of one memory; what every function of the core is given first.
+
+It holds no allocator state.  There are three kinds of attributes:
+
+* where this kernel's configuration puts things: offsets inside struct zone and its
+  neighbours, widths inside ``page->flags``, numbers of statistics items (all from the
+  image's layout);
+* where the kernel's variables are: physical addresses, from its symbols;
+* who is calling: the CPU and the task, which in a real machine are registers, the stack
+  and ``current``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from physmem import abi, address
+from physmem.ctype import s32, u32, u64
+from physmem.errors import CorruptionError, UnsupportedError
+from physmem.ram import Ram
+from physmem.space import AddressSpace
+
+__all__ = ["AllocContext", "Mm"]
+
+
+class AllocContext:
+    """``struct alloc_context``: what stays the same through one allocation (mm/internal.h)."""
+
+    zonelist: u64
+    nodemask: u64
+    preferred_zone: u64
+    classzone_idx: s32
+    migratetype: s32
+    high_zoneidx: s32
+
+
+class Mm(AddressSpace):
+    """One kernel: an address space, its layout, its variables, and the caller's context.
+
+    :param numbers: a value for each attribute in the three blocks of offsets, numbers and
+        variables below, by name (:mod:`kernelmm.attach` computes them)
+    :param space: the keyword arguments of :class:`~physmem.space.AddressSpace`
+    """
+
+    # configuration
+    smp: bool
+    numa: bool
+    compaction: bool
+    migrate_types: s32
+    migrate_cma: s32
+    migrate_isolate: s32
+    max_nr_zones: s32
+    nr_node_ids: s32
+    hz: u64
+    ticket_lock_inc: u32
+
+    # page->flags
+    zones_pgshift: u32
+    zones_mask: u64
+    nodes_pgshift: u32
+    nodes_mask: u64
+    zoneid_pgshift: u32
+    zoneid_mask: u64
+    last_cpupid_bits: u64
+    check_at_free: u64
+    check_at_prep: u64
+    compound_lock_bit: u32
+
+    # struct zone
+    zone_watermark: u64
+    zone_lowmem_reserve: u64
+    zone_node: u64
+    zone_pgdat: u64
+    zone_pageset: u64
+    zone_start_pfn: u64
+    zone_managed_pages: u64
+    zone_spanned_pages: u64
+    zone_present_pages: u64
+    zone_name: u64
+    zone_nr_isolate_pageblock: u64
+    zone_free_area: u64
+    zone_flags: u64
+    zone_lock: u64
+    zone_percpu_drift_mark: u64
+    zone_vm_stat: u64
+    sizeof_zone: u64
+    free_area_nr_free: u64
+    sizeof_free_area: u64
+
+    # struct per_cpu_pageset
+    pageset_stat_threshold: u64
+    pageset_vm_stat_diff: u64
+
+    # struct pglist_data, zonelist, zonelist_cache, mem_section
+    pgdat_node_zones: u64
+    pgdat_node_zonelists: u64
+    pgdat_nr_zones: u64
+    pgdat_node_id: u64
+    pgdat_kswapd_wait_lock: u64
+    pgdat_kswapd_wait_task_list: u64
+    pgdat_kswapd_max_order: u64
+    pgdat_classzone_idx: u64
+    sizeof_zonelist: u64
+    max_zonelists: u64
+    zonelist_zonerefs: u64
+    max_zonerefs: u64
+    zonelist_zlcache_ptr: u64
+    zlc_z_to_n: u64
+    zlc_fullzones: u64
+    zlc_last_full_zap: u64
+    section_pageblock_flags: u64
+    sizeof_mem_section: u64
+    pfn_section_shift: u32
+    pfn_section_mask: u64
+    root_section_shift: u32
+    root_section_mask: u64
+    nr_section_roots: u64
+
+    # enum zone_stat_item, enum vm_event_item
+    nr_free_cma_pages: s32
+    nr_pages_scanned: s32
+    nr_file_dirty: s32
+    nr_unstable_nfs: s32
+    numa_hit: s32
+    numa_miss: s32
+    numa_foreign: s32
+    numa_local: s32
+    numa_other: s32
+    pgalloc: s32
+    pgfree: s32
+
+    # kernel variables: physical addresses (but for per-cpu ones, which are offsets; see this_cpu)
+    var_node_data: u64
+    var_mem_section: u64
+    var_vm_stat: u64
+    var_gfp_allowed_mask: u64
+    var_page_group_by_mobility_disabled: u64
+    var_jiffies: u64
+    var_nr_online_nodes: u64
+    var_zone_reclaim_mode: u64
+    var_node_states_memory: u64
+    var_per_cpu_offset: u64
+    percpu_vm_event_states: u64
+    percpu_numa_node: u64
+    contig_page_data: u64
+    free_compound_page: u64
+    free_huge_page: u64
+    nr_cpus: u32
+    var_cpu_online_bits: u64
+
+    # the caller
+    cpu: u32
+    this_cpu_off: u64
+    vm_events: u64
+    numa_node: u64
+    task_flags: u32
+    in_interrupt: bool
+    rt_task: bool
+    mems_allowed: u64
+    comm: str
+    ac: AllocContext
+
+    # what watches the allocator: see kernelmm.study
+    tracing: bool
+    tracer: object
+    debug_vm: bool
+    reporter: object
+
+    def __init__(self, ram: Ram, space: Mapping[str, object], numbers: Mapping[str, int]) -> None:
+        super().__init__(ram, **space)  # type: ignore[arg-type]
+        for name, value in numbers.items():
+            setattr(self, name, value)
+        self.ac = AllocContext()
+        self.task_flags = 0
+        self.in_interrupt = False
+        self.rt_task = False
+        self.mems_allowed = 0xFFFFFFFFFFFFFFFF
+        self.comm = "swapper/0"
+        self.tracing = False
+        self.tracer = None
+        self.debug_vm = False
+        self.reporter = None
+        self.set_cpu(0)
+
+    def set_cpu(self, cpu: u32) -> None:
+        """Go on as if running on ``cpu`` (smp_processor_id)."""
+        self.cpu = cpu
+        self.this_cpu_off = self.per_cpu_offset(cpu)
+        self.vm_events = address.off(self, self.percpu_vm_event_states + self.this_cpu_off)
+        if self.numa:
+            at: u64 = self.percpu_numa_node + self.this_cpu_off
+            self.numa_node = address.off(self, at - at % 8) + at % 8
+
+    def per_cpu_offset(self, cpu: u32) -> u64:
+        """``__per_cpu_offset[cpu]``; 0 on a kernel without SMP, whose per-cpu variables are plain ones."""
+        if not self.smp:
+            return 0
+        return self.as_u64[(self.var_per_cpu_offset + 8 * cpu) >> 3]
+
+    def numa_node_id(self) -> s32:
+        """Node of the running CPU."""
+        if not self.numa:
+            return 0
+        return self.as_s32[self.numa_node >> 2]
+
+    def corrupt(self, page: u64, rule: str, detail: str) -> None:
+        """Report a structure that contradicts itself, by the PFN of ``page``: always raises."""
+        raise CorruptionError(rule, detail, address.page_to_pfn(self, page))
+
+    def bad_order(self, page: u64, order: u64) -> None:
+        """Report a free block of impossible order: always raises CorruptionError."""
+        self.corrupt(page, "buddy_order", f"free block of order {order}, the largest is {abi.MAX_ORDER - 1}")
+
+    def bad_migratetype(self, page: u64, migratetype: s32) -> None:
+        """Report a free page of impossible mobility: always raises CorruptionError."""
+        self.corrupt(page, "migratetype", f"free page of migratetype {migratetype}, there are {self.migrate_types}")
+
+    def bad_zonelist(self, end: u64) -> None:
+        """Report a zonelist without an end: always raises CorruptionError."""
+        raise CorruptionError("zonelist", f"no NULL zone before its end at physical {end:#x}")
+
+    def bad_pcp_count(self, zone: u64, count: s32, missing: s32) -> None:
+        """Report per-cpu lists shorter than their count: always raises CorruptionError."""
+        raise CorruptionError(
+            "pcp_count", f"per-cpu lists of zone {zone:#x} end {missing} pages before the {count} to be freed"
+        )
+
+    def mobility_disabled(self) -> bool:
+        """``page_group_by_mobility_disabled``: too little memory to keep pages apart by mobility."""
+        return self.as_s32[self.var_page_group_by_mobility_disabled >> 2] != 0
+
+    def warn_alloc_failed(self, gfp_mask: u32, order: u32) -> None:
+        """``warn_alloc_failed``: tell whoever listens that an allocation failed."""
+        if self.reporter is not None:
+            self.reporter.warn_alloc_failed(self, gfp_mask, order)  # type: ignore[attr-defined]
+
+    def unsupported(self, what: str) -> None:
+        """Something is needed that is not modelled: always raises UnsupportedError."""
+        raise UnsupportedError(f"not modelled: {what}")
+
+    def clear_pages(self, page: u64, order: u32) -> None:
+        """``prep_zero_page``: zero the frames of a block, as far as the image has their contents."""
+        self.ram.clear(address.page_to_phys(self, page), abi.PAGE_SIZE << order)
+
+    def bad_page(self, page: u64, reason: str, bad_flags: u64) -> None:
+        """``bad_page``: report it, then take the PageBuddy mark off so that it does no more harm."""
+        if self.reporter is not None:
+            self.reporter.bad_page(self, page, reason, bad_flags)  # type: ignore[attr-defined]
+        self.as_s32[(address.page_off(self, page) + abi.PAGE_MAPCOUNT) >> 2] = -1
+
+    def vm_bug_on_page(self, page: u64, condition: str, line: int) -> None:
+        """A VM_BUG_ON_PAGE of mm/page_alloc.c has failed: always raises, with the kernel's text."""
+        self.reporter.vm_bug_on_page(self, page, condition, line)  # type: ignore[attr-defined]

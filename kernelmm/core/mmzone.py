@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: inline
+"""Nodes, zones, zone locks and pageblock flags (include/linux/mmzone.h, mm/page_alloc.c).
+
+``zone`` and ``pgdat`` are kernel addresses; ``z`` is the physical address of a zone.
+"""
+
+from __future__ import annotations
+
+from kernelmm.core import page
+from kernelmm.core.mm import Mm
+from physmem import abi, address, word
+from physmem.ctype import s32, u32, u64
+
+
+def node_data(mm: Mm, nid: s32) -> u64:
+    """``NODE_DATA(nid)``: kernel address of the node's ``struct pglist_data``."""
+    if mm.numa:
+        return mm.as_u64[(mm.var_node_data + 8 * nid) >> 3]
+    return mm.contig_page_data
+
+
+def node_zonelist(mm: Mm, nid: s32, thisnode: bool) -> u64:
+    """``node_zonelist``: the fallback list of a node, or its own zones only."""
+    if thisnode and mm.numa:
+        return node_data(mm, nid) + mm.pgdat_node_zonelists + mm.sizeof_zonelist
+    return node_data(mm, nid) + mm.pgdat_node_zonelists
+
+
+def page_zone(mm: Mm, at: u64) -> u64:
+    """``page_zone``: kernel address of the zone that the flags of the page name."""
+    return node_data(mm, page.nid(mm, at)) + mm.pgdat_node_zones + page.zonenum(mm, at) * mm.sizeof_zone
+
+
+def zone_idx(mm: Mm, zone: u64, z: u64) -> u64:
+    """``zone_idx``: index of the zone in its node."""
+    rest: u64 = zone - mm.as_u64[(z + mm.zone_pgdat) >> 3] - mm.pgdat_node_zones
+    index: u64 = 0
+    # A handful of zones: cheaper than dividing by a size that the compiler does not know.
+    while rest >= mm.sizeof_zone and index < 8:
+        rest -= mm.sizeof_zone
+        index += 1
+    return index
+
+
+def zone_nid(mm: Mm, z: u64) -> s32:
+    """``zone_to_nid``."""
+    if mm.numa:
+        return mm.as_s32[(z + mm.zone_node) >> 2]
+    return 0
+
+
+def populated(mm: Mm, z: u64) -> bool:
+    """``populated_zone``."""
+    return mm.as_u64[(z + mm.zone_present_pages) >> 3] != 0
+
+
+def spans_pfn(mm: Mm, z: u64, pfn: u64) -> bool:
+    """``zone_spans_pfn``."""
+    start: u64 = mm.as_u64[(z + mm.zone_start_pfn) >> 3]
+    return start <= pfn and pfn - start < mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
+
+
+def next_zone(mm: Mm, nid: s32, index: s32) -> u64:
+    """Kernel address of the first populated zone at or after zone ``index`` of node ``nid``, in node order; or 0."""
+    pgdat: u64
+    zone: u64
+    while nid < mm.nr_node_ids:
+        pgdat = node_data(mm, nid)
+        if pgdat != 0:
+            while index < mm.max_nr_zones:
+                zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
+                if populated(mm, address.off(mm, zone)):
+                    return zone
+                index += 1
+        nid += 1
+        index = 0
+    return 0
+
+
+def first_populated_zone(mm: Mm) -> u64:
+    """Where ``for_each_populated_zone`` begins; 0 if there is none."""
+    return next_zone(mm, 0, 0)
+
+
+def next_populated_zone(mm: Mm, zone: u64) -> u64:
+    """Where ``for_each_populated_zone`` goes from ``zone``; 0 at the end."""
+    z: u64 = address.off(mm, zone)
+    return next_zone(mm, zone_nid(mm, z), zone_idx(mm, zone, z) + 1)
+
+
+def free_area(mm: Mm, zone: u64, order: u32) -> u64:
+    """``&zone->free_area[order]``; for a kernel address a kernel address, for a physical one a physical one."""
+    return zone + mm.zone_free_area + order * mm.sizeof_free_area
+
+
+def add_nr_free(mm: Mm, z: u64, order: u32, delta: s32) -> None:
+    """``zone->free_area[order].nr_free += delta``."""
+    word.add_u64(mm, free_area(mm, z, order) + mm.free_area_nr_free, delta)
+
+
+def spin_lock(mm: Mm, z: u64) -> None:
+    """Take ``zone->lock``, a ticket lock: draw a ticket.  Kernels without SMP have no lock at all."""
+    if mm.smp:
+        word.add_u8(mm, z + mm.zone_lock + 1, mm.ticket_lock_inc)
+
+
+def spin_unlock(mm: Mm, z: u64) -> None:
+    """Release ``zone->lock``: serve the next ticket."""
+    if mm.smp:
+        word.add_u8(mm, z + mm.zone_lock, mm.ticket_lock_inc)
+
+
+def this_cpu_pageset(mm: Mm, z: u64) -> u64:
+    """Physical address of the running CPU's ``struct per_cpu_pageset`` of the zone."""
+    return address.off(mm, mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off)
+
+
+def pageset_of(mm: Mm, z: u64, cpu: u32) -> u64:
+    """Physical address of any CPU's ``struct per_cpu_pageset`` of the zone (``per_cpu_ptr``)."""
+    return address.off(mm, mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.per_cpu_offset(cpu))
+
+
+def cpu_online(mm: Mm, cpu: u32) -> bool:
+    """``cpu_online``."""
+    if not mm.smp:
+        return cpu == 0
+    return (mm.as_u64[(mm.var_cpu_online_bits >> 3) + (cpu >> 6)] >> (cpu & 63)) & 1 != 0
+
+
+def has_isolate_pageblock(mm: Mm, z: u64) -> bool:
+    """``has_isolate_pageblock``: some pageblock of the zone is MIGRATE_ISOLATE."""
+    return mm.zone_nr_isolate_pageblock != 0 and mm.as_u64[(z + mm.zone_nr_isolate_pageblock) >> 3] != 0
+
+
+def pageblock_word(mm: Mm, pfn: u64) -> u64:
+    """Physical address of the word of ``mem_section[].pageblock_flags`` that holds the flags of ``pfn``'s pageblock."""
+    section: u64 = pfn >> mm.pfn_section_shift
+    root: u64 = section >> mm.root_section_shift
+    usemap: u64
+    if root >= mm.nr_section_roots:
+        mm.bad_page_pointer(address.pfn_to_page(mm, pfn))
+    root = mm.as_u64[(mm.var_mem_section + 8 * root) >> 3]
+    section = root + (section & mm.root_section_mask) * mm.sizeof_mem_section
+    usemap = mm.as_u64[address.off(mm, section + mm.section_pageblock_flags) >> 3]
+    return address.off(mm, usemap + (((pfn & mm.pfn_section_mask) >> (abi.PAGEBLOCK_ORDER + 4)) << 3))
+
+
+def pageblock_migratetype(mm: Mm, pfn: u64) -> s32:
+    """``get_pfnblock_migratetype``: bits 0 to 2 of the pageblock's four, the first bit uppermost in the word."""
+    shift: u32 = 61 - (((pfn >> abi.PAGEBLOCK_ORDER) * 4) & 63)
+    return (mm.as_u64[pageblock_word(mm, pfn) >> 3] >> shift) & 7
+
+
+def set_pageblock_migratetype(mm: Mm, pfn: u64, migratetype: s32) -> None:
+    """``set_pageblock_migratetype``: without grouping by mobility, everything is unmovable."""
+    at: u64 = pageblock_word(mm, pfn)
+    shift: u32 = 61 - (((pfn >> abi.PAGEBLOCK_ORDER) * 4) & 63)
+    seven: u64 = 7
+    kind: u64 = migratetype
+    if migratetype < abi.MIGRATE_PCPTYPES and mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0:
+        kind = abi.MIGRATE_UNMOVABLE
+    word.clear_bits(mm, at, seven << shift)
+    word.set_bits(mm, at, kind << shift)

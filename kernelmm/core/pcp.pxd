@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Written by tools/pxd.py from pcp.py; do not edit.
+
+cimport cython
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from kernelmm.core cimport buddy
+from kernelmm.core cimport mmzone
+from kernelmm.core cimport mobility
+from kernelmm.core cimport page
+from kernelmm.core cimport vmstat
+from kernelmm.core.mm cimport Mm
+from physmem cimport abi
+from physmem cimport address
+from physmem cimport list_head
+from physmem cimport word
+
+cpdef uint64_t pcp_list(Mm mm, uint64_t z, uint64_t cpu_off, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
+
+@cython.locals(scanned=int64_t)
+cpdef int reset_pages_scanned(Mm mm, uint64_t z) except -1
+
+@cython.locals(z=uint64_t, taken=int32_t, pg=uint64_t, i=uint64_t)
+cpdef int32_t rmqueue_bulk(Mm mm, uint64_t zone, uint64_t count, uint64_t head, int32_t migratetype, bint cold) except? -0x5BAD5BAD
+
+@cython.locals(z=uint64_t, to_free=int32_t, batch_free=int32_t, migratetype=int32_t, empty=int32_t, head=uint64_t, pg=uint64_t, at=uint64_t, mt=int32_t)
+cpdef int free_pcppages_bulk(Mm mm, uint64_t zone, int32_t count, uint64_t cpu_off) except -1
+
+@cython.locals(z=uint64_t, pageset=uint64_t, count=int32_t)
+cpdef int drain_pages_zone(Mm mm, uint32_t cpu, uint64_t zone) except -1
+
+@cython.locals(zone=uint64_t)
+cpdef int drain_pages(Mm mm, uint32_t cpu) except -1
+
+cpdef int drain_local_pages(Mm mm) except -1
+
+@cython.locals(here=uint32_t, cpu=uint32_t)
+cpdef int drain_all_pages(Mm mm, uint64_t only) except -1
+
+@cython.locals(zone=uint64_t)
+cpdef bint has_pcps(Mm mm, uint32_t cpu, uint64_t only) except -1

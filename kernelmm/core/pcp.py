@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""Per-cpu page lists: single pages kept at hand, refilled and returned in batches (mm/page_alloc.c).
+
+Each CPU has, for each zone, three lists of order-0 pages, one a mobility.  The head of a list
+is *hot* (its bytes are likely still in the CPU's cache), the tail *cold*.
+"""
+
+from __future__ import annotations
+
+from kernelmm.core import buddy, mmzone, mobility, page, vmstat
+from kernelmm.core.mm import Mm
+from physmem import abi, address, list_head, word
+from physmem.ctype import s32, s64, u32, u64
+
+
+def pcp_list(mm: Mm, z: u64, cpu_off: u64, migratetype: s32) -> u64:
+    """Kernel address of ``pcp->lists[migratetype]`` of the CPU whose per-cpu offset is given."""
+    return mm.as_u64[(z + mm.zone_pageset) >> 3] + cpu_off + abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * migratetype
+
+
+def reset_pages_scanned(mm: Mm, z: u64) -> None:
+    """Pages are being freed: what reclaim scanned in vain before says nothing any more."""
+    scanned: s64 = vmstat.zone_page_state(mm, z, mm.nr_pages_scanned)
+    if scanned != 0:
+        vmstat.mod_zone_page_state(mm, z, mm.nr_pages_scanned, -scanned)
+
+
+def rmqueue_bulk(mm: Mm, zone: u64, count: u64, head: u64, migratetype: s32, cold: bool) -> s32:
+    """Take up to ``count`` single pages off the buddy lists and put them on a per-cpu list, in that order.
+
+    :returns: pages taken
+    """
+    z: u64 = address.off(mm, zone)
+    taken: s32 = 0
+    pg: u64
+    i: u64
+    mmzone.spin_lock(mm, z)
+    for i in range(count):
+        pg = mobility.__rmqueue(mm, zone, 0, migratetype)
+        if pg == 0:
+            break
+        if cold:
+            list_head.list_add_tail(mm, pg + abi.PAGE_LRU, head)
+        else:
+            list_head.list_add(mm, pg + abi.PAGE_LRU, head)
+        # The insertion point moves along, so that the list keeps the order of allocation.
+        head = pg + abi.PAGE_LRU
+        if page.freepage_migratetype(mm, address.page_off(mm, pg)) == mm.migrate_cma:
+            vmstat.mod_zone_page_state(mm, z, mm.nr_free_cma_pages, -1)
+        taken += 1
+    vmstat.mod_zone_page_state(mm, z, abi.NR_FREE_PAGES, -taken)
+    mmzone.spin_unlock(mm, z)
+    return taken
+
+
+def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, cpu_off: u64) -> None:
+    """Return ``count`` pages of a per-cpu pageset to the buddy lists, coldest first.
+
+    The mobilities take turns; each time a list is found empty, the next one gives one page more
+    a turn.  ``pcp->count`` is the caller's to update.
+
+    :raises CorruptionError: the lists hold fewer pages than ``pcp->count`` says
+    """
+    z: u64 = address.off(mm, zone)
+    to_free: s32 = count
+    batch_free: s32 = 0
+    migratetype: s32 = 0
+    empty: s32
+    head: u64
+    pg: u64
+    at: u64
+    mt: s32
+    mmzone.spin_lock(mm, z)
+    reset_pages_scanned(mm, z)
+    while to_free != 0:
+        empty = 0
+        while True:
+            batch_free += 1
+            migratetype += 1
+            if migratetype == abi.MIGRATE_PCPTYPES:
+                migratetype = 0
+            head = pcp_list(mm, z, cpu_off, migratetype)
+            if not list_head.list_empty(mm, head):
+                break
+            empty += 1
+            if empty == abi.MIGRATE_PCPTYPES:
+                mm.bad_pcp_count(zone, count, to_free)
+        if batch_free == abi.MIGRATE_PCPTYPES:
+            # Only one list has pages left: no need to take turns.
+            batch_free = to_free
+        while True:
+            pg = list_head.last(mm, head) - abi.PAGE_LRU
+            at = address.page_off(mm, pg)
+            list_head.list_del(mm, pg + abi.PAGE_LRU)
+            mt = page.freepage_migratetype(mm, at)
+            if mmzone.has_isolate_pageblock(mm, z):
+                mt = mmzone.pageblock_migratetype(mm, address.page_to_pfn(mm, pg))
+            if mt < 0 or mt >= mm.migrate_types:
+                mm.bad_migratetype(pg, mt)
+            buddy.__free_one_page(mm, pg, address.page_to_pfn(mm, pg), zone, 0, mt)
+            if mm.tracing:
+                mm.tracer.mm_page_pcpu_drain(mm, pg, 0, mt)
+            to_free -= 1
+            if to_free == 0:
+                break
+            batch_free -= 1
+            if batch_free == 0 or list_head.list_empty(mm, head):
+                break
+    mmzone.spin_unlock(mm, z)
+
+
+def drain_pages_zone(mm: Mm, cpu: u32, zone: u64) -> None:
+    """Return every page of one CPU's lists of one zone."""
+    z: u64 = address.off(mm, zone)
+    pageset: u64 = mmzone.pageset_of(mm, z, cpu)
+    count: s32 = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
+    if count != 0:
+        free_pcppages_bulk(mm, zone, count, mm.per_cpu_offset(cpu))
+        mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] = 0
+
+
+def drain_pages(mm: Mm, cpu: u32) -> None:
+    """Return every page of one CPU's lists."""
+    zone: u64 = mmzone.first_populated_zone(mm)
+    while zone != 0:
+        drain_pages_zone(mm, cpu, zone)
+        zone = mmzone.next_populated_zone(mm, zone)
+
+
+def drain_local_pages(mm: Mm) -> None:
+    """``drain_local_pages(NULL)``: the running CPU's lists."""
+    drain_pages(mm, mm.cpu)
+
+
+def drain_all_pages(mm: Mm, only: u64) -> None:
+    """Drain the lists of every CPU that has pages, each on its own CPU.
+
+    :param only: one ``struct zone *``, or 0 for all zones
+    """
+    here: u32 = mm.cpu
+    cpu: u32
+    for cpu in range(mm.nr_cpus):
+        # Done on the CPU whose lists they are: statistics differentials are that CPU's as well.
+        if mmzone.cpu_online(mm, cpu) and has_pcps(mm, cpu, only):
+            mm.set_cpu(cpu)
+            if only != 0:
+                drain_pages_zone(mm, cpu, only)
+            else:
+                drain_pages(mm, cpu)
+    mm.set_cpu(here)
+
+
+def has_pcps(mm: Mm, cpu: u32, only: u64) -> bool:
+    """Whether a CPU has pages on its lists (of one zone, or of any if ``only`` is 0)."""
+    zone: u64
+    if only != 0:
+        return mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, only), cpu) + abi.PCP_COUNT) >> 2] != 0
+    zone = mmzone.first_populated_zone(mm)
+    while zone != 0:
+        if mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, zone), cpu) + abi.PCP_COUNT) >> 2] != 0:
+            return True
+        zone = mmzone.next_populated_zone(mm, zone)
+    return False

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Written by tools/pxd.py from address.py; do not edit.
+
+cimport cython
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from physmem cimport abi
+from physmem.space cimport AddressSpace
+
+cdef inline uint64_t lookup(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
+    cdef uint64_t phys
+    cdef uint64_t chunk
+    if va & 7 or va < space.page_offset:
+        return 18446744073709551615
+    if va >= space.start_kernel_map:
+        if va - space.start_kernel_map >= space.kernel_image_size:
+            return 18446744073709551615
+        phys = va - space.start_kernel_map + space.phys_base
+    else:
+        phys = va - space.page_offset
+        if va >= space.mem_map:
+            chunk = va - space.mem_map >> space.memmap_shift
+            if chunk < space.memmap_chunks:
+                phys = space.memmap[chunk]
+                if phys < space.size:
+                    phys += va - space.mem_map & space.memmap_mask
+    if phys >= space.size:
+        return 18446744073709551615
+    return phys
+
+cdef inline uint64_t off(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
+    cdef uint64_t phys
+    phys = lookup(space, va)
+    if phys >= space.size:
+        space.bad_address(va)
+    return phys
+
+cdef inline uint64_t page_off(AddressSpace space, uint64_t page) except? 0xBAD0BAD0BAD0BAD0:
+    cdef uint64_t chunk
+    cdef uint64_t phys
+    if page < space.mem_map or page & abi.SIZEOF_PAGE - 1:
+        space.bad_page_pointer(page)
+    chunk = page - space.mem_map >> space.memmap_shift
+    if chunk >= space.memmap_chunks:
+        space.bad_page_pointer(page)
+    phys = space.memmap[chunk]
+    if phys >= space.size:
+        space.bad_page_pointer(page)
+    return phys + (page - space.mem_map & space.memmap_mask)
+
+cdef inline uint64_t page_to_pfn(AddressSpace space, uint64_t page) except? 0xBAD0BAD0BAD0BAD0:
+    return page - space.mem_map >> abi.SIZEOF_PAGE_SHIFT
+
+cdef inline uint64_t pfn_to_page(AddressSpace space, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0:
+    return space.mem_map + (pfn << abi.SIZEOF_PAGE_SHIFT)
+
+cdef inline bint pfn_has_page(AddressSpace space, uint64_t pfn) except -1:
+    cdef uint64_t chunk
+    chunk = pfn << abi.SIZEOF_PAGE_SHIFT >> space.memmap_shift
+    if chunk >= space.memmap_chunks:
+        return False
+    return space.memmap[chunk] < space.size
+
+cdef inline uint64_t phys_to_virt(AddressSpace space, uint64_t phys) except? 0xBAD0BAD0BAD0BAD0:
+    return space.page_offset + phys
+
+cdef inline uint64_t virt_to_phys(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
+    if va >= space.start_kernel_map:
+        return va - space.start_kernel_map + space.phys_base
+    return va - space.page_offset
+
+cdef inline uint64_t page_to_phys(AddressSpace space, uint64_t page) except? 0xBAD0BAD0BAD0BAD0:
+    return page_to_pfn(space, page) << abi.PAGE_SHIFT
+
+cdef inline uint64_t page_address(AddressSpace space, uint64_t page) except? 0xBAD0BAD0BAD0BAD0:
+    return space.page_offset + (page_to_pfn(space, page) << abi.PAGE_SHIFT)
+
+cdef inline uint64_t virt_to_page(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
+    return pfn_to_page(space, virt_to_phys(space, va) >> abi.PAGE_SHIFT)
+
+cdef inline bint virt_addr_valid(AddressSpace space, uint64_t va) except -1:
+    if va < space.page_offset:
+        return False
+    return pfn_has_page(space, virt_to_phys(space, va) >> abi.PAGE_SHIFT)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: inline
+"""Address arithmetic: kernel virtual, physical, PFN and ``struct page *``, each into the others.
+
+The functions are the kernel's, under the kernel's names (arch/x86/include/asm/page.h,
+include/asm-generic/memory_model.h); a ``struct page *`` is its kernel virtual address,
+an ``int``.  A page frame number counts pages of 4096 bytes from physical 0.
+
+Each is a line or two, so this room is inlined into the compiled ones (its ``.pxd`` holds
+the same bodies, written by ``tools/pxd.py``).
+"""
+
+from __future__ import annotations
+
+from physmem import abi
+from physmem.ctype import u64
+from physmem.space import AddressSpace
+
+__all__ = [
+    "lookup",
+    "off",
+    "page_address",
+    "page_off",
+    "page_to_pfn",
+    "page_to_phys",
+    "pfn_has_page",
+    "pfn_to_page",
+    "phys_to_virt",
+    "virt_addr_valid",
+    "virt_to_page",
+    "virt_to_phys",
+]
+
+
+def lookup(space: AddressSpace, va: u64) -> u64:
+    """Physical address of the 8-byte aligned kernel address ``va``, or UNMAPPED (2^64 - 1)."""
+    phys: u64
+    chunk: u64
+    if va & 7 or va < space.page_offset:
+        return 0xFFFFFFFFFFFFFFFF
+    if va >= space.start_kernel_map:
+        if va - space.start_kernel_map >= space.kernel_image_size:
+            return 0xFFFFFFFFFFFFFFFF
+        phys = va - space.start_kernel_map + space.phys_base
+    else:
+        phys = va - space.page_offset
+        if va >= space.mem_map:
+            chunk = (va - space.mem_map) >> space.memmap_shift
+            if chunk < space.memmap_chunks:
+                phys = space.memmap[chunk]
+                if phys < space.size:
+                    phys += (va - space.mem_map) & space.memmap_mask
+    if phys >= space.size:
+        return 0xFFFFFFFFFFFFFFFF
+    return phys
+
+
+def off(space: AddressSpace, va: u64) -> u64:
+    """Physical address behind the kernel address ``va``; AddressError if there is no memory."""
+    phys: u64 = lookup(space, va)
+    if phys >= space.size:
+        space.bad_address(va)
+    return phys
+
+
+def page_off(space: AddressSpace, page: u64) -> u64:
+    """Physical address of a ``struct page``; AddressError if ``page`` is not in the page array."""
+    chunk: u64
+    phys: u64
+    if page < space.mem_map or page & (abi.SIZEOF_PAGE - 1):
+        space.bad_page_pointer(page)
+    chunk = (page - space.mem_map) >> space.memmap_shift
+    if chunk >= space.memmap_chunks:
+        space.bad_page_pointer(page)
+    phys = space.memmap[chunk]
+    if phys >= space.size:
+        space.bad_page_pointer(page)
+    return phys + ((page - space.mem_map) & space.memmap_mask)
+
+
+def page_to_pfn(space: AddressSpace, page: u64) -> u64:
+    """PFN of a ``struct page *`` (FLATMEM and SPARSEMEM_VMEMMAP)."""
+    return (page - space.mem_map) >> abi.SIZEOF_PAGE_SHIFT
+
+
+def pfn_to_page(space: AddressSpace, pfn: u64) -> u64:
+    """``struct page *`` of a PFN (FLATMEM and SPARSEMEM_VMEMMAP)."""
+    return space.mem_map + (pfn << abi.SIZEOF_PAGE_SHIFT)
+
+
+def pfn_has_page(space: AddressSpace, pfn: u64) -> bool:
+    """Whether the page array has an entry for this PFN, so that its ``struct page`` can be read."""
+    chunk: u64 = (pfn << abi.SIZEOF_PAGE_SHIFT) >> space.memmap_shift
+    if chunk >= space.memmap_chunks:
+        return False
+    return space.memmap[chunk] < space.size
+
+
+def phys_to_virt(space: AddressSpace, phys: u64) -> u64:
+    """Direct-map address of a physical address (``__va``)."""
+    return space.page_offset + phys
+
+
+def virt_to_phys(space: AddressSpace, va: u64) -> u64:
+    """Physical address of a direct-map or kernel-image address (``__pa``)."""
+    if va >= space.start_kernel_map:
+        return va - space.start_kernel_map + space.phys_base
+    return va - space.page_offset
+
+
+def page_to_phys(space: AddressSpace, page: u64) -> u64:
+    """Physical address of the page frame that ``page`` describes."""
+    return page_to_pfn(space, page) << abi.PAGE_SHIFT
+
+
+def page_address(space: AddressSpace, page: u64) -> u64:
+    """Direct-map address of the page frame that ``page`` describes (lowmem_page_address)."""
+    return space.page_offset + (page_to_pfn(space, page) << abi.PAGE_SHIFT)
+
+
+def virt_to_page(space: AddressSpace, va: u64) -> u64:
+    """``struct page *`` of the frame behind a direct-map or kernel-image address."""
+    return pfn_to_page(space, virt_to_phys(space, va) >> abi.PAGE_SHIFT)
+
+
+def virt_addr_valid(space: AddressSpace, va: u64) -> bool:
+    """Whether ``va`` is a direct-map or kernel-image address of a frame that has a ``struct page``."""
+    if va < space.page_offset:
+        return False
+    return pfn_has_page(space, virt_to_phys(space, va) >> abi.PAGE_SHIFT)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Emulated physical memory: bytes over an ``mmap``, offset = physical address.
+
+The one room that owns bytes.  A :class:`Ram` is
+
+* *anonymous*: a machine of our own, private and not reserved, so that memory
+  nobody touches costs nothing;
+* *a file*: raw memory, shared with the file or copy-on-write over it;
+* *an image*: the contents of a memory image, loaded privately.  The image file
+  itself is never written to.
+
+What an image does not contain is *absent*: ``ranges`` knows it, and reading it
+through this class raises :class:`~physmem.errors.AbsentError` rather than
+inventing zeros.  The typed views (``as_u64`` ...) are for the hot rooms, which
+check once, when they attach, that the structures they use are present.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.errors import AbsentError, AddressError, ImageError, UsageError
+from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    from physmem.image import Image
+
+__all__ = ["MAX_SIZE", "PAGE_SIZE", "Ram"]
+
+PAGE_SIZE = 4096
+#: MAX_PHYSMEM_BITS is 46 on x86-64 with 4-level paging; a Ram is one mapping of the host, so 16 TiB is the limit here.
+MAX_SIZE = 1 << 44
+
+_MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+
+
+class Ram:
+    """Physical memory of ``size`` bytes.
+
+    :param size: bytes, a multiple of the page size, at most :data:`MAX_SIZE`
+    :param ranges: what is present, physical bytes; default: everything
+    :raises UsageError: the size cannot be
+    """
+
+    def __init__(self, size: int, ranges: Ranges | None = None, *, _buffer: mmap.mmap | None = None) -> None:
+        if not 0 < size <= MAX_SIZE:
+            raise UsageError(f"physical memory of {size:#x} bytes: must be above 0 and at most {MAX_SIZE:#x}")
+        if size % PAGE_SIZE:
+            raise UsageError(f"physical memory of {size:#x} bytes: not a multiple of the page size")
+        if _buffer is None:
+            try:
+                _buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+            except OSError as error:
+                raise UsageError(f"physical memory of {size:#x} bytes: {error.strerror}") from None
+        self.size = size
+        self.ranges = Ranges([(0, size)]) if ranges is None else ranges
+        self.buffer = _buffer
+        view = memoryview(_buffer)
+        self.as_u8 = view
+        self.as_s8 = view.cast("b")
+        self.as_u16 = view.cast("H")
+        self.as_u32 = view.cast("I")
+        self.as_s32 = view.cast("i")
+        self.as_u64 = view.cast("Q")
+        self.as_s64 = view.cast("q")
+
+    # -- where it comes from -------------------------------------------------
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, writable: bool = False) -> Ram:
+        """A raw file as memory from physical address 0; copy-on-write unless ``writable``.
+
+        :raises ImageError: the file is empty, not a whole number of pages, or cannot be opened
+        """
+        try:
+            with open(path, "r+b" if writable else "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size == 0 or size % PAGE_SIZE:
+                    raise ImageError(path, f"{size} bytes are not a whole number of {PAGE_SIZE}-byte pages")
+                access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_COPY
+                return cls(size, _buffer=mmap.mmap(file.fileno(), size, access=access))
+        except OSError as error:
+            raise ImageError(path, error.strerror or str(error)) from None
+
+    @classmethod
+    def from_image(cls, image: Image) -> Ram:
+        """A private copy of an image's memory; the image is not changed by what happens to it.
+
+        :raises ImageError: the image reaches beyond what can be emulated
+        """
+        if image.size > MAX_SIZE:
+            raise ImageError(image.path, f"physical memory ends at {image.size:#x}, above the limit of {MAX_SIZE:#x}")
+        size = -(-image.size // PAGE_SIZE) * PAGE_SIZE
+        if not size:
+            raise ImageError(image.path, "contains no memory")
+        ram = cls(size, image.ranges)
+        for phys, data in image.segments():
+            ram.as_u8[phys : phys + len(data)] = data
+        return ram
+
+    # -- whole bytes ---------------------------------------------------------
+
+    def _check(self, phys: int, size: int) -> None:
+        if size < 0 or phys < 0 or phys + size > self.size:
+            raise AddressError(phys, f"{size} bytes from here are outside physical memory of {self.size:#x} bytes")
+        if not self.ranges.covers(phys, phys + size):
+            gap = self.ranges.first_gap(phys, phys + size)
+            raise AbsentError(phys if gap is None else gap, size)
+
+    def read(self, phys: int, size: int) -> bytes:
+        """``size`` bytes from physical address ``phys``.
+
+        :raises AddressError: outside memory
+        :raises AbsentError: some of it is absent
+        """
+        self._check(phys, size)
+        return bytes(self.as_u8[phys : phys + size])
+
+    def write(self, phys: int, data: bytes | bytearray | memoryview) -> None:
+        """Store ``data`` at ``phys``; raises as :meth:`read` does."""
+        self._check(phys, len(data))
+        self.as_u8[phys : phys + len(data)] = data
+
+    def clear(self, phys: int, size: int) -> None:
+        """Zero ``size`` bytes, as far as they are present: an absent page stays absent.
+
+        :raises AddressError: outside memory
+        """
+        if size < 0 or phys < 0 or phys + size > self.size:
+            raise AddressError(phys, f"{size} bytes from here are outside physical memory of {self.size:#x} bytes")
+        for start, end in self.ranges & Ranges([(phys, phys + size)]):
+            self.as_u8[start:end] = bytes(end - start)
+
+    # -- one word at a time --------------------------------------------------
+
+    def u8(self, phys: int) -> int:
+        """``u8`` at ``phys``; raises as :meth:`read` does."""
+        return self.read(phys, 1)[0]
+
+    def u16(self, phys: int) -> int:
+        """Little-endian ``u16`` at ``phys``."""
+        return int.from_bytes(self.read(phys, 2), "little")
+
+    def u32(self, phys: int) -> int:
+        """Little-endian ``u32`` at ``phys``."""
+        return int.from_bytes(self.read(phys, 4), "little")
+
+    def i32(self, phys: int) -> int:
+        """Little-endian ``s32`` at ``phys``."""
+        return int.from_bytes(self.read(phys, 4), "little", signed=True)
+
+    def u64(self, phys: int) -> int:
+        """Little-endian ``u64`` at ``phys``."""
+        return int.from_bytes(self.read(phys, 8), "little")
+
+    def set_u8(self, phys: int, value: int) -> None:
+        """Store a ``u8``; the value is reduced modulo 2^8, as in C."""
+        self.write(phys, (value & 0xFF).to_bytes(1, "little"))
+
+    def set_u32(self, phys: int, value: int) -> None:
+        """Store a ``u32`` (or ``s32``), modulo 2^32."""
+        self.write(phys, (value & 0xFFFFFFFF).to_bytes(4, "little"))
+
+    def set_u64(self, phys: int, value: int) -> None:
+        """Store a ``u64`` (or ``s64``), modulo 2^64."""
+        self.write(phys, (value & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little"))
+
+    # -- many at once --------------------------------------------------------
+
+    def array(self, phys: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+        """``count`` elements of ``dtype`` at ``phys``, a read-only view of the live bytes (no copy)."""
+        kind = np.dtype(dtype)
+        if count < 0:
+            raise AddressError(phys, f"an array of {count} elements")
+        self._check(phys, count * kind.itemsize)
+        values = np.frombuffer(self.as_u8, dtype=kind, count=count, offset=phys) if count else np.empty(0, kind)
+        values.flags.writeable = False
+        return values

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Written by tools/pxd.py from space.py; do not edit.
+
+cimport cython
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+cdef class AddressSpace:
+    cdef public object ram
+    cdef public uint8_t[::1] as_u8
+    cdef public int8_t[::1] as_s8
+    cdef public uint32_t[::1] as_u32
+    cdef public int32_t[::1] as_s32
+    cdef public uint64_t[::1] as_u64
+    cdef public int64_t[::1] as_s64
+    cdef public uint64_t size
+    cdef public uint64_t page_offset
+    cdef public uint64_t start_kernel_map
+    cdef public uint64_t phys_base
+    cdef public uint64_t kernel_image_size
+    cdef public uint64_t mem_map
+    cdef public uint64_t[::1] memmap
+    cdef public uint64_t memmap_chunks
+    cdef public uint32_t memmap_shift
+    cdef public uint64_t memmap_mask
+    cdef public uint64_t list_poison1
+    cdef public uint64_t list_poison2
+
+    cpdef int bad_address(self, uint64_t va) except -1
+
+    cpdef int bad_page_pointer(self, uint64_t page) except -1

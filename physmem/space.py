@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""The kernel's address space over one :class:`~physmem.ram.Ram`: regions and the vmemmap table.
+
+This class holds the numbers; the arithmetic on them is in :mod:`physmem.address`.
+
+x86-64 Linux maps physical memory three times over: the *direct map* (everything,
+from ``PAGE_OFFSET``), the *kernel image* (from ``__START_KERNEL_map``, shifted by
+``phys_base``) and the *vmemmap* (the array of ``struct page``, a virtually
+contiguous array made of physical chunks that need not be contiguous).  The first
+two are a subtraction.  For the third, the page tables are walked once, when the
+space is built, and the physical address of each chunk is kept in ``memmap``: a
+cache of the page tables, as a TLB is, and like a TLB no state of its own.
+"""
+
+from __future__ import annotations
+
+from physmem.ctype import s8_view, s32_view, s64_view, u8_view, u32, u32_view, u64, u64_view
+from physmem.errors import AddressError, CorruptionError
+from physmem.ram import Ram
+
+__all__ = ["UNMAPPED", "AddressSpace"]
+
+#: In ``memmap``, and what :func:`physmem.address.lookup` returns: no memory there.
+UNMAPPED = 0xFFFFFFFFFFFFFFFF
+
+
+class AddressSpace:
+    """Regions of a kernel's virtual address space, and typed views of the memory behind them.
+
+    :param ram: the physical memory
+    :param page_offset: PAGE_OFFSET, start of the direct map
+    :param start_kernel_map: __START_KERNEL_map
+    :param phys_base: physical address that __START_KERNEL_map would map
+    :param kernel_image_size: bytes of __START_KERNEL_map that map the kernel image; modules begin above
+    :param mem_map: kernel address of the ``struct page`` of PFN 0 (VMEMMAP_START, or mem_map)
+    :param memmap: physical address of each chunk of the page array (``u64``), or UNMAPPED
+    :param memmap_shift: log2 of the chunk's bytes (21, or 12 if the array is mapped by small pages)
+    """
+
+    ram: Ram
+    as_u8: u8_view
+    as_s8: s8_view
+    as_u32: u32_view
+    as_s32: s32_view
+    as_u64: u64_view
+    as_s64: s64_view
+    size: u64
+    page_offset: u64
+    start_kernel_map: u64
+    phys_base: u64
+    kernel_image_size: u64
+    mem_map: u64
+    memmap: u64_view
+    memmap_chunks: u64
+    memmap_shift: u32
+    memmap_mask: u64
+    list_poison1: u64
+    list_poison2: u64
+
+    def __init__(
+        self,
+        ram: Ram,
+        *,
+        page_offset: int,
+        start_kernel_map: int,
+        phys_base: int,
+        kernel_image_size: int,
+        mem_map: int,
+        memmap: memoryview,
+        memmap_shift: int,
+        list_poison1: int,
+        list_poison2: int,
+    ) -> None:
+        self.ram = ram
+        self.as_u8 = ram.as_u8
+        self.as_s8 = ram.as_s8
+        self.as_u32 = ram.as_u32
+        self.as_s32 = ram.as_s32
+        self.as_u64 = ram.as_u64
+        self.as_s64 = ram.as_s64
+        self.size = ram.size
+        self.page_offset = page_offset
+        self.start_kernel_map = start_kernel_map
+        self.phys_base = phys_base
+        self.kernel_image_size = kernel_image_size
+        self.mem_map = mem_map
+        self.memmap = memmap
+        self.memmap_chunks = len(memmap)
+        self.memmap_shift = memmap_shift
+        self.memmap_mask = (1 << memmap_shift) - 1
+        self.list_poison1 = list_poison1
+        self.list_poison2 = list_poison2
+
+    def bad_address(self, va: u64) -> None:
+        """Say what is wrong with ``va``: always raises AddressError."""
+        if va < self.page_offset:
+            raise AddressError(va, "not a kernel address: below the direct map")
+        if va & 7:
+            raise AddressError(va, "not aligned to 8 bytes")
+        if self.mem_map <= va < self.start_kernel_map:
+            raise AddressError(va, "no memory of the page array is mapped here")
+        raise AddressError(va, f"no memory is mapped here (physical memory ends at {self.size:#x})")
+
+    def bad_page_pointer(self, page: u64) -> None:
+        """Say that ``page`` is no ``struct page *``: always raises CorruptionError."""
+        raise CorruptionError("page_pointer", f"{page:#x} is not an element of the page array at {self.mem_map:#x}")
+
+    def bad_link(self, entry: u64, rule: str, detail: str) -> None:
+        """Report a list entry that contradicts its neighbours: always raises CorruptionError."""
+        end = self.mem_map + (self.memmap_chunks << self.memmap_shift)
+        pfn = (entry - self.mem_map) >> 6 if self.mem_map <= entry < end else None
+        raise CorruptionError(rule, f"list_head {entry:#x}: {detail}", pfn)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The layout of Linux 4.0 on x86-64, for any configuration.
+
+Each struct is a function of the configuration that returns a construct, with
+the kernel's name (a struct that no configuration changes is the construct
+itself)::
+
+    >>> from physmem.structs.linux_4_0 import NUMA, page
+    >>> page(NUMA).parse(bytes(64))._count.counter
+    0
+
+:func:`compile` derives everything else from them.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from physmem.structs.cdecl import Aggregate
+from physmem.structs.compiler import compile_struct
+from physmem.structs.layout import Layout
+from physmem.structs.linux_4_0.basic import arch_spinlock, list_head, raw_spinlock, spinlock, wait_queue_head
+from physmem.structs.linux_4_0.config import NUMA, UP, Config
+from physmem.structs.linux_4_0.constants import constants
+from physmem.structs.linux_4_0.enums import ENUMS
+from physmem.structs.linux_4_0.mem_section import mem_section
+from physmem.structs.linux_4_0.memblock import cma, memblock, memblock_region, memblock_type
+from physmem.structs.linux_4_0.page import page
+from physmem.structs.linux_4_0.pglist_data import pglist_data, zonelist, zonelist_cache, zoneref
+from physmem.structs.linux_4_0.vmstat import vm_event_state
+from physmem.structs.linux_4_0.zone import free_area, lruvec, per_cpu_pages, per_cpu_pageset, zone, zone_reclaim_stat
+
+__all__ = ["NUMA", "UP", "Config", "compile", "page", "structs"]
+
+
+@cache
+def structs(c: Config) -> dict[str, Aggregate]:
+    """Every declared struct that a kernel of this configuration has, by tag."""
+    declared = [
+        page(c),
+        zone(c),
+        pglist_data(c),
+        free_area(c),
+        list_head,
+        per_cpu_pageset(c),
+        per_cpu_pages(c),
+        zonelist(c),
+        zoneref,
+        *([zonelist_cache(c)] if c.numa else []),
+        *([mem_section(c)] if c.sparsemem else []),
+        lruvec(c),
+        zone_reclaim_stat,
+        vm_event_state(c),
+        wait_queue_head(c),
+        spinlock(c),
+        raw_spinlock(c),
+        *([arch_spinlock(c)] if c.smp else []),
+        memblock,
+        memblock_type,
+        memblock_region,
+        *([cma(c)] if c.cma else []),
+    ]
+    return {str(s.tag): s for s in declared}
+
+
+@cache
+def compile(c: Config) -> Layout:
+    """The layout of a configuration."""
+    declared = structs(c)
+    sizes = {tag: s.size for tag, s in declared.items()}
+    return Layout.of(
+        [compile_struct(s) for s in declared.values()],
+        {name: enum(c) for name, enum in ENUMS.items()},
+        constants(c, sizes),
+        f"built in: {c.name}",
+    )

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The switches of a kernel's .config that change what this package declares.
+
+Each field is the CONFIG_ option of the same name, in lower case.  What follows
+from them by #define (MAX_NUMNODES, USE_SPLIT_PTE_PTLOCKS) is derived here, as
+include/linux/numa.h, mm_types.h and page-flags-layout.h do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from physmem.errors import LayoutError
+
+__all__ = ["NUMA", "UP", "Config"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """A configuration of Linux 4.0 for x86-64.
+
+    :ivar name: what to call the kernel in messages
+    :ivar nr_cpus: most CPUs it can have (CONFIG_NR_CPUS)
+    :ivar nodes_shift: log2 of the most nodes it can have
+    :ivar hz: ticks a second
+    :ivar max_order: number of free lists of a zone (MAX_ORDER, CONFIG_FORCE_MAX_ZONEORDER)
+    :ivar internode_cache_shift: log2 of the bytes that two CPUs' data is kept apart by
+
+    :raises LayoutError: the switches contradict each other
+    """
+
+    name: str
+    smp: bool
+    numa: bool
+    nr_cpus: int
+    nodes_shift: int
+    numa_balancing: bool
+    hz: int = 250
+    max_order: int = 11
+    internode_cache_shift: int = 6
+    zone_dma: bool = True
+    zone_dma32: bool = True
+    sparsemem: bool = True
+    sparsemem_vmemmap: bool = True
+    memory_hotplug: bool = False
+    memory_isolation: bool = True
+    cma: bool = True
+    compaction: bool = True
+    migration: bool = True
+    hugetlb_page: bool = True
+    transparent_hugepage: bool = True
+    memcg: bool = False
+    memory_failure: bool = False
+    page_extension: bool = False
+
+    def __post_init__(self) -> None:
+        rules = {
+            "numa needs smp": self.smp or not self.numa,
+            "numa_balancing needs numa": self.numa or not self.numa_balancing,
+            "numa needs sparsemem": self.sparsemem or not self.numa,
+            "sparsemem_vmemmap needs sparsemem": self.sparsemem or not self.sparsemem_vmemmap,
+            "without numa there is one node": self.numa or self.nodes_shift == 0,
+            "without smp there is one CPU": self.smp or self.nr_cpus == 1,
+            "nr_cpus is from 1 to 8192": 1 <= self.nr_cpus <= 8192,
+            "nodes_shift is from 0 to 10": 0 <= self.nodes_shift <= 10,
+            "cma needs memory_isolation": self.memory_isolation or not self.cma,
+        }
+        for rule, kept in rules.items():
+            if not kept:
+                raise LayoutError(f"{self.name}: {rule}")
+
+    @property
+    def max_numnodes(self) -> int:
+        """MAX_NUMNODES: most nodes the kernel can have."""
+        return 1 << self.nodes_shift
+
+    @property
+    def internode_cache_bytes(self) -> int:
+        """Alignment by ____cacheline_internodealigned_in_smp: none without SMP."""
+        return 1 << self.internode_cache_shift if self.smp else 1
+
+    @property
+    def split_ptlocks(self) -> bool:
+        """USE_SPLIT_PTE_PTLOCKS: each page table has a lock of its own (CONFIG_SPLIT_PTLOCK_CPUS is 4)."""
+        return self.nr_cpus >= 4
+
+    @property
+    def split_pmd_ptlocks(self) -> bool:
+        """USE_SPLIT_PMD_PTLOCKS: so has each page middle directory."""
+        return self.split_ptlocks
+
+
+NUMA = Config("Linux 4.0 SMP+NUMA", smp=True, numa=True, nr_cpus=8, nodes_shift=6, numa_balancing=True)
+"""An 8-CPU, 64-node kernel with per-cpu statistics, ticket locks and zonelist caches."""
+
+UP = Config("Linux 4.0 UP", smp=False, numa=False, nr_cpus=1, nodes_shift=0, numa_balancing=False)
+"""A kernel for one CPU and one node: spinlocks have no bytes, statistics no per-cpu part."""
