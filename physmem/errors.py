@@ -77,10 +77,12 @@ class AbsentError(PhysmemError):
 
     :param phys: first absent physical address
     :param size: bytes that were asked for
+    :param what: what they were to be, if that is known
     """
 
-    def __init__(self, phys: int, size: int) -> None:
-        super().__init__(f"physical {phys:#x}: absent from the image ({size} bytes were asked for)")
+    def __init__(self, phys: int, size: int, what: str | None = None) -> None:
+        asked = f"{size} bytes were asked for" if what is None else f"it is part of: {what}"
+        super().__init__(f"physical {phys:#x}: absent from the image ({asked})")
         self.phys = phys
         self.size = size
 

@@ -133,7 +133,7 @@ class Ram:
         """
         if size < 0 or phys < 0 or phys + size > self.size:
             raise AddressError(phys, f"{size} bytes from here are outside physical memory of {self.size:#x} bytes")
-        for start, end in self.ranges & Ranges([(phys, phys + size)]):
+        for start, end in self.ranges.clip(phys, phys + size):
             self.as_u8[start:end] = bytes(end - start)
 
     # -- one word at a time --------------------------------------------------

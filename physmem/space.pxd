@@ -25,6 +25,6 @@ cdef class AddressSpace:
     cdef public uint64_t list_poison1
     cdef public uint64_t list_poison2
 
-    cpdef int bad_address(self, uint64_t va) except -1
+    cpdef bad_address(self, uint64_t va)
 
-    cpdef int bad_page_pointer(self, uint64_t page) except -1
+    cpdef bad_page_pointer(self, uint64_t page)

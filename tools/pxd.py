@@ -45,7 +45,6 @@ EXCEPT = {
     "s32": "except? -0x5BAD5BAD",
     "s64": "except? -0x5BAD5BAD5BAD5BAD",
     "bool": "except -1",
-    "None": "except -1",
 }
 _INT32 = range(-(1 << 31), 1 << 31)
 
@@ -155,7 +154,7 @@ class Writer:
         names = [annotation(arg.annotation) for arg in function.args.args[1 if skip_self else 0 :]]
         plain = not (function.args.vararg or function.args.kwonlyargs or function.args.kwarg or function.args.defaults)
         returns = annotation(function.returns)
-        known = returns in EXCEPT or returns in self.hot_classes
+        known = returns == "None" or returns in EXCEPT or returns in self.hot_classes
         return plain and known and all(self.c_type(name) is not None for name in names)
 
     def signature(self, function: ast.FunctionDef, *, is_method: bool) -> str:
@@ -164,8 +163,11 @@ class Writer:
             c = None if is_method and position == 0 else self.c_type(annotation(arg.annotation))
             arguments.append(arg.arg if c is None else f"{c} {arg.arg}")
         returns = annotation(function.returns)
-        c_return = "int" if returns == "None" else self.c_type(returns)
-        return f"{c_return} {function.name}({', '.join(arguments)}) {EXCEPT.get(returns, '')}".rstrip()
+        call = f"{function.name}({', '.join(arguments)})"
+        if returns == "None":
+            # Compiled rooms return None as Python does: a bare ``return`` is allowed there.
+            return f"int {call} except -1" if self.room.kind == "inline" else call
+        return f"{self.c_type(returns)} {call} {EXCEPT.get(returns, '')}".rstrip()
 
     def local_types(self, function: ast.FunctionDef) -> dict[str, str]:
         """Every local and its C type; a local without a C type would be a Python object, and slow."""

@@ -24,13 +24,13 @@ cpdef uint64_t next_zones_zonelist(Mm mm, uint64_t zref, uint64_t end, int32_t h
 cpdef uint64_t zonerefs(Mm mm, uint64_t zonelist) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(refs=uint64_t, zref=uint64_t)
-cpdef int first_zones_zonelist(Mm mm, AllocContext ac, uint64_t nodemask) except -1
+cpdef first_zones_zonelist(Mm mm, AllocContext ac, uint64_t nodemask)
 
 @cython.locals(cache=uint64_t)
 cpdef uint64_t zlc(Mm mm, uint64_t zonelist) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(cache=uint64_t, i=uint64_t)
-cpdef int zlc_clear_zones_full(Mm mm, uint64_t zonelist) except -1
+cpdef zlc_clear_zones_full(Mm mm, uint64_t zonelist)
 
 @cython.locals(cache=uint64_t, jiffies=uint64_t, since=uint64_t)
 cpdef uint64_t zlc_setup(Mm mm, uint64_t zonelist, uint32_t alloc_flags) except? 0xBAD0BAD0BAD0BAD0
@@ -39,10 +39,10 @@ cpdef uint64_t zlc_setup(Mm mm, uint64_t zonelist, uint32_t alloc_flags) except?
 cpdef bint zlc_zone_worth_trying(Mm mm, uint64_t zonelist, uint64_t i, uint64_t allowednodes) except -1
 
 @cython.locals(cache=uint64_t)
-cpdef int zlc_mark_zone_full(Mm mm, uint64_t zonelist, uint64_t i) except -1
+cpdef zlc_mark_zone_full(Mm mm, uint64_t zonelist, uint64_t i)
 
 @cython.locals(zone=uint64_t, z=uint64_t, delta=int64_t)
-cpdef int reset_alloc_batches(Mm mm, uint64_t preferred_zone) except -1
+cpdef reset_alloc_batches(Mm mm, uint64_t preferred_zone)
 
 @cython.locals(z=uint64_t, taken=int64_t, cold=bint, pageset=uint64_t, head=uint64_t, entry=uint64_t, pg=uint64_t)
 cpdef uint64_t buffered_rmqueue(Mm mm, uint64_t preferred_zone, uint64_t zone, uint32_t order, uint32_t gfp_flags, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0

@@ -10,7 +10,7 @@ from physmem cimport address
 from physmem cimport word
 
 @cython.locals(at=uint64_t, tail=uint64_t, i=uint64_t)
-cpdef int prep_compound_page(Mm mm, uint64_t pg, uint32_t order) except -1
+cpdef prep_compound_page(Mm mm, uint64_t pg, uint32_t order)
 
 cpdef uint64_t compound_order(Mm mm, uint64_t pg) except? 0xBAD0BAD0BAD0BAD0
 
@@ -22,4 +22,4 @@ cpdef bint compound_tail_refcounted(Mm mm, uint64_t head_at) except -1
 cpdef bint get_page_unless_zero(Mm mm, uint64_t at) except -1
 
 @cython.locals(at=uint64_t, head_at=uint64_t)
-cpdef int get_page(Mm mm, uint64_t pg) except -1
+cpdef get_page(Mm mm, uint64_t pg)

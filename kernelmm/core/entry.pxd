@@ -34,4 +34,4 @@ cpdef uint32_t get_order(uint64_t size) except? 0xBAD0BAD0
 cpdef uint64_t alloc_pages_exact(Mm mm, uint64_t size, uint32_t gfp_mask) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(end=uint64_t)
-cpdef int free_pages_exact(Mm mm, uint64_t addr, uint64_t size) except -1
+cpdef free_pages_exact(Mm mm, uint64_t addr, uint64_t size)

@@ -21,22 +21,22 @@ cpdef bint free_pages_check(Mm mm, uint64_t pg, uint64_t at) except -1
 cpdef bint free_pages_prepare(Mm mm, uint64_t pg, uint32_t order) except -1
 
 @cython.locals(z=uint64_t)
-cpdef int free_one_page(Mm mm, uint64_t zone, uint64_t pg, uint64_t pfn, uint32_t order, int32_t migratetype) except -1
+cpdef free_one_page(Mm mm, uint64_t zone, uint64_t pg, uint64_t pfn, uint32_t order, int32_t migratetype)
 
 @cython.locals(at=uint64_t, pfn=uint64_t, migratetype=int32_t)
-cpdef int __free_pages_ok(Mm mm, uint64_t pg, uint32_t order) except -1
+cpdef __free_pages_ok(Mm mm, uint64_t pg, uint32_t order)
 
 @cython.locals(at=uint64_t, pfn=uint64_t, zone=uint64_t, z=uint64_t, pageset=uint64_t, head=uint64_t, migratetype=int32_t, count=int32_t, batch=int32_t)
-cpdef int free_hot_cold_page(Mm mm, uint64_t pg, bint cold) except -1
+cpdef free_hot_cold_page(Mm mm, uint64_t pg, bint cold)
 
-cpdef int __free_pages(Mm mm, uint64_t pg, uint32_t order) except -1
+cpdef __free_pages(Mm mm, uint64_t pg, uint32_t order)
 
-cpdef int free_pages(Mm mm, uint64_t addr, uint32_t order) except -1
+cpdef free_pages(Mm mm, uint64_t addr, uint32_t order)
 
-cpdef int put_compound_or_single(Mm mm, uint64_t pg, uint64_t at) except -1
+cpdef put_compound_or_single(Mm mm, uint64_t pg, uint64_t at)
 
 @cython.locals(at=uint64_t, head=uint64_t, head_at=uint64_t)
-cpdef int put_page(Mm mm, uint64_t pg) except -1
+cpdef put_page(Mm mm, uint64_t pg)
 
 @cython.locals(i=uint64_t)
-cpdef int split_page(Mm mm, uint64_t pg, uint32_t order) except -1
+cpdef split_page(Mm mm, uint64_t pg, uint32_t order)

@@ -124,22 +124,22 @@ cdef class Mm(AddressSpace):
     cdef public object reporter
 
     @cython.locals(at=uint64_t)
-    cpdef int set_cpu(self, uint32_t cpu) except -1
+    cpdef set_cpu(self, uint32_t cpu)
 
     cpdef uint64_t per_cpu_offset(self, uint32_t cpu) except? 0xBAD0BAD0BAD0BAD0
 
     cpdef int32_t numa_node_id(self) except? -0x5BAD5BAD
 
-    cpdef int bad_order(self, uint64_t page, uint64_t order) except -1
+    cpdef bad_order(self, uint64_t page, uint64_t order)
 
-    cpdef int bad_migratetype(self, uint64_t page, int32_t migratetype) except -1
+    cpdef bad_migratetype(self, uint64_t page, int32_t migratetype)
 
-    cpdef int bad_zonelist(self, uint64_t end) except -1
+    cpdef bad_zonelist(self, uint64_t end)
 
-    cpdef int bad_pcp_count(self, uint64_t zone, int32_t count, int32_t missing) except -1
+    cpdef bad_pcp_count(self, uint64_t zone, int32_t count, int32_t missing)
 
     cpdef bint mobility_disabled(self) except -1
 
-    cpdef int warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order) except -1
+    cpdef warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order)
 
-    cpdef int clear_pages(self, uint64_t page, uint32_t order) except -1
+    cpdef clear_pages(self, uint64_t page, uint32_t order)

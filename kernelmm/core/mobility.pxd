@@ -21,7 +21,7 @@ cpdef uint64_t move_freepages(Mm mm, uint64_t zone, uint64_t start_pfn, uint64_t
 cpdef uint64_t move_freepages_block(Mm mm, uint64_t zone, uint64_t pfn, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(pfn=uint64_t, order=uint64_t, disabled=bint, moved=uint64_t, last=uint64_t)
-cpdef int try_to_steal_freepages(Mm mm, uint64_t zone, uint64_t pg, int32_t start_type) except -1
+cpdef try_to_steal_freepages(Mm mm, uint64_t zone, uint64_t pg, int32_t start_type)
 
 @cython.locals(current=uint32_t, i=int32_t, migratetype=int32_t, buddy_type=int32_t, pg=uint64_t, at=uint64_t)
 cpdef uint64_t __rmqueue_fallback(Mm mm, uint64_t zone, uint32_t order, int32_t start_migratetype) except? 0xBAD0BAD0BAD0BAD0

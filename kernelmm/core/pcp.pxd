@@ -17,24 +17,24 @@ from physmem cimport word
 cpdef uint64_t pcp_list(Mm mm, uint64_t z, uint64_t cpu_off, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(scanned=int64_t)
-cpdef int reset_pages_scanned(Mm mm, uint64_t z) except -1
+cpdef reset_pages_scanned(Mm mm, uint64_t z)
 
 @cython.locals(z=uint64_t, taken=int32_t, pg=uint64_t, i=uint64_t)
 cpdef int32_t rmqueue_bulk(Mm mm, uint64_t zone, uint64_t count, uint64_t head, int32_t migratetype, bint cold) except? -0x5BAD5BAD
 
 @cython.locals(z=uint64_t, to_free=int32_t, batch_free=int32_t, migratetype=int32_t, empty=int32_t, head=uint64_t, pg=uint64_t, at=uint64_t, mt=int32_t)
-cpdef int free_pcppages_bulk(Mm mm, uint64_t zone, int32_t count, uint64_t cpu_off) except -1
+cpdef free_pcppages_bulk(Mm mm, uint64_t zone, int32_t count, uint64_t cpu_off)
 
 @cython.locals(z=uint64_t, pageset=uint64_t, count=int32_t)
-cpdef int drain_pages_zone(Mm mm, uint32_t cpu, uint64_t zone) except -1
+cpdef drain_pages_zone(Mm mm, uint32_t cpu, uint64_t zone)
 
 @cython.locals(zone=uint64_t)
-cpdef int drain_pages(Mm mm, uint32_t cpu) except -1
+cpdef drain_pages(Mm mm, uint32_t cpu)
 
-cpdef int drain_local_pages(Mm mm) except -1
+cpdef drain_local_pages(Mm mm)
 
 @cython.locals(here=uint32_t, cpu=uint32_t)
-cpdef int drain_all_pages(Mm mm, uint64_t only) except -1
+cpdef drain_all_pages(Mm mm, uint64_t only)
 
 @cython.locals(zone=uint64_t)
 cpdef bint has_pcps(Mm mm, uint32_t cpu, uint64_t only) except -1

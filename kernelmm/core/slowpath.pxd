@@ -21,10 +21,10 @@ cpdef bint compaction_skipped(Mm mm, uint64_t z, uint32_t order, int32_t classzo
 cpdef bint zone_balanced(Mm mm, uint64_t z, uint32_t order, int32_t classzone_idx) except -1
 
 @cython.locals(z=uint64_t, pgdat=uint64_t, head=uint64_t, wanted=int32_t)
-cpdef int wakeup_kswapd(Mm mm, uint64_t zone, uint32_t order, uint32_t classzone_idx) except -1
+cpdef wakeup_kswapd(Mm mm, uint64_t zone, uint32_t order, uint32_t classzone_idx)
 
 @cython.locals(refs=uint64_t, end=uint64_t, zref=uint64_t, preferred=uint64_t)
-cpdef int wake_all_kswapds(Mm mm, uint32_t order, AllocContext ac) except -1
+cpdef wake_all_kswapds(Mm mm, uint32_t order, AllocContext ac)
 
 @cython.locals(alloc_flags=uint32_t)
 cpdef uint32_t gfp_to_alloc_flags(Mm mm, uint32_t gfp_mask) except? 0xBAD0BAD0

@@ -22,10 +22,10 @@ from physmem.errors import ImageError
 
 __all__ = ["FORMATS", "Compression", "detect", "expand"]
 
+# The most bytes of a piece of gzip or xz.
 _CHUNK = 1 << 20
-# Small, because what follows the end of a stream is copied, and hostile files have many ends.
+# Read at a time.  Small, because what follows the end of a stream is copied, and hostile files have many ends.
 _READ = 1 << 16
-
 # No format's magic is longer.
 _MAGIC = 8
 # What an xz stream may ask for its dictionary; the presets of xz need at most 65 MiB.
@@ -55,14 +55,11 @@ class _GzipDecoder:
         self._stream = zlib.decompressobj(wbits=31)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while not self._stream.eof:
+        while data and not self._stream.eof:
             piece = self._stream.decompress(data, _CHUNK)
             data = self._stream.unconsumed_tail
             if piece:
                 yield piece
-            # A full piece can mean that more is held back although all the data was taken.
-            if not data and len(piece) < _CHUNK:
-                return
 
     @property
     def eof(self) -> bool:

@@ -75,6 +75,8 @@ def _target(name: str) -> tuple[str, int | None]:
     try:
         mode = os.stat(name).st_mode
     except FileNotFoundError:
+        if not os.path.basename(name):
+            raise
         return target, None
     if not stat.S_ISREG(mode):
         raise ImageError(name, "cannot be written: is not a regular file")

@@ -31,9 +31,11 @@ from construct import Construct, ConstructError, Container
 
 if TYPE_CHECKING:
     AnyConstruct = Construct[Any, Any]
+    AnySubconstruct = construct.Subconstruct[Any, Any, Any, Any]
     AnyContainer = Container[Any]
 else:  # construct's classes are generic to its type stubs alone
     AnyConstruct = Construct
+    AnySubconstruct = construct.Subconstruct
     AnyContainer = Container
 
 __all__ = [
@@ -61,7 +63,7 @@ __all__ = [
 ]
 
 
-class Scalar(AnyConstruct):
+class Scalar(AnySubconstruct):
     """An integer, bool, enum or pointer: one of construct's little-endian fields with its C type.
 
     :ivar ctype: its C spelling
@@ -73,21 +75,11 @@ class Scalar(AnyConstruct):
     def __init__(
         self, subcon: AnyConstruct, ctype: str, kind: str, signed: bool | None = None, target: str | None = None
     ) -> None:
-        super().__init__()
-        self.subcon = subcon
+        super().__init__(subcon)
         self.ctype = ctype
         self.kind = kind
         self.signed = signed
         self.target = target
-
-    def _parse(self, stream: IO[bytes], context: Any, path: str) -> Any:
-        return self.subcon._parsereport(stream, context, path)
-
-    def _build(self, obj: Any, stream: IO[bytes], context: Any, path: str) -> int:
-        return self.subcon._build(obj, stream, context, path)
-
-    def _sizeof(self, context: Any, path: str) -> int:
-        return self.subcon._sizeof(context, path)
 
 
 class Bitfield(AnyConstruct):

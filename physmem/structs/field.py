@@ -15,7 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 
-__all__ = ["KINDS", "Field", "StructLayout"]
+__all__ = ["KINDS", "MAX_STRUCT", "Field", "StructLayout"]
+
+MAX_STRUCT = 16 << 20
+"""Most bytes of a struct that is read from a file; the largest of Linux, a pglist_data, has 174 KiB with 1024 nodes."""
 
 KINDS = frozenset({"int", "bool", "enum", "ptr", "struct", "union", "unknown"})
 """What an element of a field can be."""
@@ -62,14 +65,24 @@ class Field:
         return None if self.element_size is None else self.element_size * self.count
 
     @property
+    def end_bit(self) -> int:
+        """The first bit behind the field, as far as is known, counted from the start of the struct."""
+        if self.bit_offset is not None and self.bit_size is not None:
+            return self.bit_offset + self.bit_size
+        return 8 * (self.offset + (self.size or 0))
+
+    @property
     def bitfield(self) -> bool:
         """Whether the field is narrower than a byte address can say."""
         return self.bit_size is not None
 
     @property
     def spelling(self) -> str:
-        """The C type of the whole field: ``unsigned long [3]``."""
-        return " ".join([self.type or "?", *(f"[{n}]" for n in self.dims)])
+        """The C type of the whole field: ``unsigned long [3]``, ``struct page *[4]``."""
+        if not self.dims:
+            return self.type or "?"
+        space = "" if self.type.endswith("*") else " "
+        return self.type + space + "".join(f"[{n}]" for n in self.dims)
 
 
 @dataclass(frozen=True, slots=True)

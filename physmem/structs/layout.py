@@ -3,7 +3,7 @@
 
 A :class:`Layout` is a set of structs, enums and constants together with the name
 of their source.  It is compiled from the declarations of a kernel
-(``linux_4_0.compile``), read from a ``layout.json``, or gathered from what a
+(``linux_4_0.layout``), read from a ``layout.json``, or gathered from what a
 VMCOREINFO note tells; two that agree can be merged.  Asked for something it does
 not know, it raises LayoutError naming the thing and the source: an unknown
 offset is never a default.
@@ -203,7 +203,8 @@ class Layout:
             raise LayoutError(conflicts[0] + more)
         structs = (_complete_struct(tag, self, other) for tag in _union(self.structs, other.structs))
         enums = {
-            name: _union(self.enums.get(name, {}), other.enums.get(name, {})) for name in _union(self.enums, other.enums)
+            name: _union(self.enums.get(name, {}), other.enums.get(name, {}))
+            for name in _union(self.enums, other.enums)
         }
         constants = _union(self.constants, other.constants)
         return Layout.of(structs, enums, constants, f"{self.source} + {other.source}")
@@ -213,7 +214,8 @@ class Layout:
 
 def _union(a: Mapping[str, T], b: Mapping[str, T]) -> dict[str, T]:
     """Both mappings, in the order of the larger one; where both have a name, the value in ``a``."""
-    return {**a, **b} | dict(a) if len(a) >= len(b) else {**b, **a}
+    names = [*a, *b] if len(a) >= len(b) else [*b, *a]
+    return {name: a[name] if name in a else b[name] for name in names}
 
 
 def _complete_struct(tag: str, a: Layout, b: Layout) -> StructLayout:

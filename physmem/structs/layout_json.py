@@ -22,13 +22,13 @@ from dataclasses import replace
 from typing import IO, Any, NoReturn
 
 from physmem.errors import LayoutError
-from physmem.structs.field import KINDS, Field, StructLayout
+from physmem.structs.field import KINDS, MAX_STRUCT, Field, StructLayout
 
 __all__ = ["dump", "load"]
 
-MAX_FILE = 64 << 20  # bytes; a layout.json of all of Linux would be about half of that
-MAX_STRUCT = 16 << 20  # bytes; the largest struct of Linux (pglist_data, 1024 nodes) is below 1 MiB
+MAX_FILE = 8 << 20  # bytes; parsing takes some thirty times as much
 MAX_DIMS = 8
+MAX_NAME = 200  # characters, of a name or a type
 INT_SIZES = frozenset({1, 2, 4, 8, 16})
 
 
@@ -43,29 +43,32 @@ class _Value:
     def fail(self, reason: str) -> NoReturn:
         raise LayoutError(f"{self.source}: {self.key or 'document'}: {reason}")
 
-    def _wrong(self, expected: str) -> NoReturn:
+    def wrong(self, expected: str) -> NoReturn:
         self.fail(f"expected {expected}, found {_brief(self.value)}")
 
     def items(self) -> list[tuple[str, _Value]]:
         if not isinstance(self.value, dict):
-            self._wrong("an object")
-        return [(name, _Value(v, self.source, f"{self.key}.{name[:80]}".lstrip("."))) for name, v in self.value.items()]
+            self.wrong("an object")
+        for name in self.value:
+            if not name.isprintable() or len(name) > MAX_NAME:
+                self.fail(f"{_brief(name)} is no name")
+        return [(name, _Value(v, self.source, f"{self.key}.{name}".lstrip("."))) for name, v in self.value.items()]
 
     def elements(self) -> list[_Value]:
         if not isinstance(self.value, list):
-            self._wrong("an array")
+            self.wrong("an array")
         return [_Value(v, self.source, f"{self.key}[{i}]") for i, v in enumerate(self.value)]
 
     def get(self, name: str) -> _Value:
         """Member ``name`` of an object; a missing one is ``null``."""
         if not isinstance(self.value, dict):
-            self._wrong("an object")
+            self.wrong("an object")
         return _Value(self.value.get(name), self.source, f"{self.key}.{name}".lstrip("."))
 
     def integer(self, low: int, high: int) -> int:
         # bool is an int to Python, not to JSON
         if not isinstance(self.value, int) or isinstance(self.value, bool) or not low <= self.value <= high:
-            self._wrong(f"an integer from {low} to {high}")
+            self.wrong(f"an integer from {low} to {high}")
         return self.value
 
     def size(self) -> int:
@@ -73,12 +76,12 @@ class _Value:
 
     def boolean(self) -> bool:
         if not isinstance(self.value, bool):
-            self._wrong("true or false")
+            self.wrong("true or false")
         return self.value
 
     def string(self) -> str:
-        if not isinstance(self.value, str) or not self.value.isprintable() or len(self.value) > 1000:
-            self._wrong("a printable string")
+        if not isinstance(self.value, str) or not self.value.isprintable() or len(self.value) > MAX_NAME:
+            self.wrong("a printable string")
         return self.value
 
     @property
@@ -116,12 +119,11 @@ def _read(file: str | os.PathLike[str] | IO[bytes] | IO[str], source: str) -> An
                 text: bytes | str = stream.read(MAX_FILE + 1)
         else:
             text = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise LayoutError(f"{source}: {error.strerror}") from None
-    if len(text) > MAX_FILE:
-        raise LayoutError(f"{source}: longer than {MAX_FILE} bytes, not a layout")
-    try:
+        if len(text) > MAX_FILE:
+            raise LayoutError(f"{source}: longer than {MAX_FILE} bytes, not a layout")
         return json.loads(text)
+    except OSError as error:
+        raise LayoutError(f"{source}: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:
         raise LayoutError(f"{source}: not JSON: {error}") from None
 
@@ -137,17 +139,10 @@ def _struct(tag: str, value: _Value) -> StructLayout:
         f = _field(item)
         if f.name in fields:
             item.get("name").fail(f"{f.name!r} appears twice")
-        if size is not None and _end(f) > 8 * size:
+        if size is not None and f.end_bit > 8 * size:
             item.get("offset").fail(f"{f.name!r} ends outside its struct of {size} bytes")
         fields[f.name] = f
     return StructLayout(tag, size, fields)
-
-
-def _end(f: Field) -> int:
-    """The first bit behind a field."""
-    if f.bit_offset is not None and f.bit_size is not None:
-        return f.bit_offset + f.bit_size
-    return 8 * (f.offset + (f.size or 0))
 
 
 def _field(value: _Value) -> Field:
@@ -157,7 +152,7 @@ def _field(value: _Value) -> Field:
         element.get("kind").fail(f"unknown kind {kind!r}")
     size = element.get("size")
     element_size = None if size.absent and kind == "unknown" else size.size()
-    if kind in ("int", "enum") and element_size not in INT_SIZES or kind == "ptr" and element_size != 8:
+    if (kind in ("int", "enum") and element_size not in INT_SIZES) or (kind == "ptr" and element_size != 8):
         size.fail(f"{element_size} bytes is no size of a C {kind}")
     offset = value.get("offset").size()
     bit_offset, bit_size = _bits(value, offset, element_size) if value.get("bitfield").boolean() else (None, None)
@@ -175,7 +170,7 @@ def _field(value: _Value) -> Field:
         tag=None if element.get("tag").absent else element.get("tag").string(),
     )
     if f.size != value.get("size").value:
-        value.get("size").fail(f"expected {f.size}, the size of the array's elements, found {value.get('size').value!r}")
+        value.get("size").wrong(f"{f.size}, as its elements take")
     return f
 
 
@@ -196,9 +191,7 @@ def _bits(value: _Value, offset: int, size: int | None) -> tuple[int, int]:
     return bit_offset, value.get("bit_size").integer(1, 8 * (size or 0))
 
 
-def dump(
-    structs: Iterable[StructLayout], enums: Mapping[str, Mapping[str, int]], constants: Mapping[str, int]
-) -> str:
+def dump(structs: Iterable[StructLayout], enums: Mapping[str, Mapping[str, int]], constants: Mapping[str, int]) -> str:
     """The text of a ``layout.json``."""
     document = {
         "structs": {s.name: {"size": s.size, "fields": [_encode_field(f) for f in s.fields.values()]} for s in structs},

@@ -14,11 +14,13 @@ import re
 from collections.abc import Mapping
 
 from physmem.errors import LayoutError
-from physmem.structs.field import Field, StructLayout
+from physmem.structs.field import MAX_STRUCT, Field, StructLayout
 
 __all__ = ["gather"]
 
 _LINE = re.compile(r"(SIZE|OFFSET|LENGTH|NUMBER)\(([\w.]{1,200})\)", re.ASCII)
+
+_NUMBER = re.compile(r"-?[0-9]{1,20}|0x[0-9a-fA-F]{1,16}", re.ASCII)
 
 _UNSIGNED_LONG = ("unsigned long", "int", 8)
 _INT = ("int", "int", 4)
@@ -66,7 +68,10 @@ def gather(note: Mapping[str, str]) -> tuple[list[StructLayout], dict[str, dict[
     fields: dict[str, dict[str, Field]] = {tag: {} for tag in said["SIZE"]}
     for path, offset in said["OFFSET"].items():
         tag, _, name = path.partition(".")
-        fields.setdefault(tag, {})[name] = _field(path, name, offset, said["SIZE"], said["LENGTH"])
+        f = _field(path, name, offset, said["SIZE"], said["LENGTH"])
+        if f.end_bit > 8 * said["SIZE"].get(tag, MAX_STRUCT):
+            raise LayoutError(f"VMCOREINFO: OFFSET({path}): {offset}: the field ends outside its struct")
+        fields.setdefault(tag, {})[name] = f
     structs = [StructLayout(tag, said["SIZE"].get(tag), members) for tag, members in fields.items()]
     flags = {name: n for name, n in said["NUMBER"].items() if name.startswith("PG_") and not name.endswith("_mask")}
     stats = {name: n for name, n in said["NUMBER"].items() if name == "NR_FREE_PAGES"}
@@ -76,12 +81,10 @@ def gather(note: Mapping[str, str]) -> tuple[list[StructLayout], dict[str, dict[
 
 
 def _number(key: str, text: str, *, signed: bool) -> int:
-    # Sizes, offsets and lengths are those of real objects: far below 4 GiB.
-    low, high = (-(1 << 63), 1 << 64) if signed else (0, 1 << 32)
-    try:
-        value = int(text, 0)
-    except ValueError:
-        raise LayoutError(f"VMCOREINFO: {key}: {text[:40]!r} is not a number") from None
+    low, high = (-(1 << 63), 1 << 64) if signed else (0, MAX_STRUCT + 1)
+    if not _NUMBER.fullmatch(text):
+        raise LayoutError(f"VMCOREINFO: {key}: {text[:40]!r} is not a number")
+    value = int(text, 16 if text.startswith("0x") else 10)
     if not low <= value < high:
         raise LayoutError(f"VMCOREINFO: {key}: {text[:40]} is out of range")
     return value

@@ -9,7 +9,7 @@ itself)::
     >>> page(NUMA).parse(bytes(64))._count.counter
     0
 
-:func:`compile` derives everything else from them.
+:func:`layout` derives everything else from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from physmem.structs.cdecl import Aggregate
 from physmem.structs.compiler import compile_struct
 from physmem.structs.layout import Layout
 from physmem.structs.linux_4_0.basic import arch_spinlock, list_head, raw_spinlock, spinlock, wait_queue_head
-from physmem.structs.linux_4_0.config import NUMA, UP, Config
+from physmem.structs.linux_4_0.config import CONFIGS, NUMA, UP, Config
 from physmem.structs.linux_4_0.constants import constants
 from physmem.structs.linux_4_0.enums import ENUMS
 from physmem.structs.linux_4_0.mem_section import mem_section
@@ -30,7 +30,7 @@ from physmem.structs.linux_4_0.pglist_data import pglist_data, zonelist, zonelis
 from physmem.structs.linux_4_0.vmstat import vm_event_state
 from physmem.structs.linux_4_0.zone import free_area, lruvec, per_cpu_pages, per_cpu_pageset, zone, zone_reclaim_stat
 
-__all__ = ["NUMA", "UP", "Config", "compile", "page", "structs"]
+__all__ = ["CONFIGS", "NUMA", "UP", "Config", "layout", "page", "structs"]
 
 
 @cache
@@ -64,7 +64,7 @@ def structs(c: Config) -> dict[str, Aggregate]:
 
 
 @cache
-def compile(c: Config) -> Layout:
+def layout(c: Config) -> Layout:
     """The layout of a configuration."""
     declared = structs(c)
     sizes = {tag: s.size for tag, s in declared.items()}

@@ -75,7 +75,7 @@ def spinlock_t(c: Config) -> Aggregate:
 @cache
 def seqlock_t(c: Config) -> Aggregate:
     """``seqlock_t``: a counter that is odd while a writer is at work."""
-    seqcount = struct("seqcount", "sequence" / typedef("unsigned", unsigned_int))
+    seqcount = struct("seqcount", "sequence" / unsigned_int)
     return typedef("seqlock_t", struct(None, "seqcount" / seqcount, "lock" / spinlock_t(c)))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from physmem.errors import LayoutError
 
-__all__ = ["NUMA", "UP", "Config"]
+__all__ = ["CONFIGS", "NUMA", "UP", "Config"]
 
 
 @dataclass(frozen=True)
@@ -95,3 +95,6 @@ NUMA = Config("Linux 4.0 SMP+NUMA", smp=True, numa=True, nr_cpus=8, nodes_shift=
 
 UP = Config("Linux 4.0 UP", smp=False, numa=False, nr_cpus=1, nodes_shift=0, numa_balancing=False)
 """A kernel for one CPU and one node: spinlocks have no bytes, statistics no per-cpu part."""
+
+CONFIGS = {"numa": NUMA, "up": UP}
+"""The configurations that are proven against real kernels, by the name that files use."""

@@ -11,8 +11,6 @@ import pytest
 
 from physmem.image import elf_format as elf
 
-BuildElf = Callable[..., bytearray]
-
 
 def _build(segments: Sequence[tuple[int, bytes]], notes: bytes | None = None, *, phoff: int = 64) -> bytearray:
     """An ELF core as other tools write it: headers at ``phoff``, then the notes, then data without alignment.
@@ -34,7 +32,7 @@ def _build(segments: Sequence[tuple[int, bytes]], notes: bytes | None = None, *,
 
 
 @pytest.fixture(scope="session")
-def build_elf() -> BuildElf:
+def build_elf() -> Callable[..., bytearray]:
     return _build
 
 

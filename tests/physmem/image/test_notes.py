@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""ELF notes, there and back, and malformed."""
+
 from __future__ import annotations
 
 import struct

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import lzma
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BuildElf
 
 from physmem.errors import ImageError
 from physmem.image import ElfCore, open_image
+
+BuildElf = Callable[..., bytearray]
 
 
 def test_opens_by_content(build_elf: BuildElf, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""VMCOREINFO: robust reading, the typed view, writing."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -73,9 +75,9 @@ def test_what_is_missing_is_named(ask: Callable[[VmcoreInfo], object], error: ty
 @pytest.mark.parametrize("value", ["", "-1", "0x40", "4_0", " 4", "4 ", "1e3", "18446744073709551616", "9" * 5000])
 def test_sizes_that_are_no_sizes(value: str) -> None:
     view = VmcoreInfo({"SIZE(page)": value, "OFFSET(a.b)": value, "LENGTH(a)": value})
-    for ask in (lambda: view.size("page"), lambda: view.offset("a.b"), lambda: view.length("a")):
-        with pytest.raises(LayoutError, match="VMCOREINFO: .*: not a decimal number"):
-            ask()
+    for ask, name in ((view.size, "page"), (view.offset, "a.b"), (view.length, "a")):
+        with pytest.raises(LayoutError, match=r"VMCOREINFO: .*: not a decimal number"):
+            ask(name)
 
 
 @pytest.mark.parametrize("value", ["", "-1", "g", "0x", "1_0", "10000000000000000", "٣", "f" * 5000])

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""An open memory image with all that is needed to understand it.
+
+:func:`open_dump` puts together the image, the kernel's layout and symbols, and the address
+space: what an inspector, or an emulated machine that attaches, starts from.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem import paging
+from physmem.errors import AddressError, CorruptionError, LayoutError, SymbolError
+from physmem.image import Image, VmcoreInfo, open_image
+from physmem.memory import PhysicalMemory
+from physmem.ram import Ram
+from physmem.space import UNMAPPED, AddressSpace
+from physmem.structs import known
+from physmem.structs.layout import Layout
+from physmem.symbols import Symbols
+
+__all__ = ["Dump", "open_dump"]
+
+#: KERNEL_IMAGE_SIZE of a kernel without KASLR: modules are mapped from there on.
+KERNEL_IMAGE_SIZE = 512 << 20
+
+#: More nodes than any x86-64 kernel is built for (NODES_SHIFT is at most 10).
+_MAX_NODES = 1024
+
+
+def open_dump(
+    path: str | os.PathLike[str],
+    *,
+    layout: str | os.PathLike[str] | None = None,
+    symbols: str | os.PathLike[str] | None = None,
+) -> Dump:
+    """Open a memory image and find out how to read it.
+
+    The layout is the one given, or comes with the package if the kernel is a known one; what the
+    image's own VMCOREINFO says must agree with it.
+
+    :param layout: a ``layout.json``
+    :param symbols: a ``symbols.json``
+    :raises ImageError: the image cannot be read
+    :raises LayoutError: the layout is unknown, malformed, or not this kernel's
+    :raises SymbolError: the symbols are malformed, or one that is needed is missing
+    """
+    image = open_image(path)
+    try:
+        info = VmcoreInfo(image.vmcoreinfo)
+        recognised = known.recognise(info)
+        told = Layout.from_vmcoreinfo(info)
+        if layout is not None:
+            structs = Layout.from_json(layout).merge(told)
+        elif recognised is not None:
+            structs = recognised.layout.merge(told)
+        else:
+            release = info.get("OSRELEASE", "which it does not name")
+            raise LayoutError(
+                f"{image.path}: no layout is known for this kernel (release {release}): give one with --layout"
+            )
+        names = Symbols({k[7:-1]: info.symbol(k[7:-1]) for k in info if k.startswith("SYMBOL(")}, "VMCOREINFO")
+        if recognised is not None:
+            names |= Symbols(recognised.symbols, f"known kernel {recognised.name}")
+        if symbols is not None:
+            names |= Symbols.from_json(symbols)
+        return Dump(image, info, structs, names)
+    except BaseException:
+        image.close()
+        raise
+
+
+class Dump:
+    """A memory image, understood.
+
+    :ivar image: the file
+    :ivar memory: the physical memory that is looked at: the image, or an emulated RAM made of it
+    :ivar info: the kernel's VMCOREINFO
+    :ivar layout: its structs, enums and constants
+    :ivar symbols: its variables
+    """
+
+    def __init__(
+        self, image: Image, info: VmcoreInfo, layout: Layout, symbols: Symbols, memory: PhysicalMemory | None = None
+    ) -> None:
+        self.image = image
+        self.memory: PhysicalMemory = image if memory is None else memory
+        self.info = info
+        self.layout = layout
+        self.symbols = symbols
+        self.page_offset = layout.constant("PAGE_OFFSET")
+        self.start_kernel_map = layout.constant("__START_KERNEL_map")
+        self.sizeof_page = layout.sizeof("page")
+
+    def close(self) -> None:
+        """Let go of the image file."""
+        self.image.close()
+
+    def __enter__(self) -> Dump:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def over(self, memory: PhysicalMemory) -> Dump:
+        """The same kernel, looked at in another memory (an emulated RAM that was made of the image)."""
+        return Dump(self.image, self.info, self.layout, self.symbols, memory)
+
+    # -- translation ---------------------------------------------------------
+
+    @cached_property
+    def phys_base(self) -> int:
+        """Physical address that __START_KERNEL_map would map: the kernel's own variable of that name.
+
+        The variable is found through itself: the value is right if it is read where it says it is.
+        """
+        if "NUMBER(phys_base)" in self.info:
+            return self.info.number("phys_base")
+        at = self.symbols["phys_base"] - self.start_kernel_map
+        if at >= 0 and self.memory.ranges.covers(at, at + 8) and self.memory.u64(at) == 0:
+            return 0
+        for start, end in self.memory.ranges:
+            # Kernels are loaded at multiples of 2 MiB (CONFIG_PHYSICAL_ALIGN).
+            first = -(-(start - at) >> 21) << 21 if start > at else 0
+            for base in range(first, end - at - 7, 1 << 21):
+                if self.memory.u64(at + base) == base:
+                    return base
+        raise LayoutError(f"{self.image.path}: phys_base is not found: no page of the image holds its own offset")
+
+    @cached_property
+    def pgd(self) -> int:
+        """Physical address of the kernel's top page table (swapper_pg_dir, init_level4_pgt)."""
+        for name in ("swapper_pg_dir", "init_level4_pgt", "init_top_pgt"):
+            if name in self.symbols:
+                return self.symbols[name] - self.start_kernel_map + self.phys_base
+        raise SymbolError(f"{self.image.path}: no symbol tells where the kernel's page tables are")
+
+    def virt_to_phys(self, va: int) -> int:
+        """Physical address behind a kernel address: by region where that is fixed, by page tables elsewhere.
+
+        :raises AddressError: nothing is mapped there
+        """
+        if self.start_kernel_map <= va < self.start_kernel_map + KERNEL_IMAGE_SIZE:
+            return va - self.start_kernel_map + self.phys_base
+        if self.page_offset <= va < self.page_offset + (1 << self.layout.constant("MAX_PHYSMEM_BITS")):
+            return va - self.page_offset
+        phys = paging.walk(self.memory, self.pgd, va).phys
+        if phys is None:
+            raise AddressError(va, "not mapped by the kernel's page tables")
+        return phys
+
+    def read(self, va: int, size: int) -> bytes:
+        """``size`` bytes at a kernel address that do not cross a change of mapping; AbsentError, AddressError."""
+        return self.memory.read(self.virt_to_phys(va), size)
+
+    def u64(self, va: int) -> int:
+        """``u64`` at a kernel address."""
+        return self.memory.u64(self.virt_to_phys(va))
+
+    def s32(self, va: int) -> int:
+        """``int`` at a kernel address."""
+        return int.from_bytes(self.read(va, 4), "little", signed=True)
+
+    def field(self, va: int, tag: str, name: str) -> int:
+        """An integer or pointer field of the struct ``tag`` at a kernel address."""
+        f = self.layout.field(tag, name)
+        if f.size is None or f.size > 8:
+            raise LayoutError(f"struct {tag}.{name} is not an integer")
+        return int.from_bytes(self.read(va + f.offset, f.size), "little", signed=f.signed)
+
+    # -- nodes and the page array --------------------------------------------
+
+    @cached_property
+    def pgdats(self) -> dict[int, int]:
+        """Kernel address of each node's ``struct pglist_data``, by node id.
+
+        :raises CorruptionError: there is no node, or two of them have the same address
+        """
+        if "node_data" not in self.symbols:
+            return {0: self.symbols["contig_page_data"]}
+        length = min(self.layout.constants.get("MAX_NUMNODES", _MAX_NODES), _MAX_NODES)
+        pointers = self.memory.array(self.virt_to_phys(self.symbols["node_data"]), np.uint64, length)
+        found = {nid: int(pointer) for nid, pointer in enumerate(pointers) if pointer}
+        if not found or len(set(found.values())) != len(found):
+            raise CorruptionError("node_data", f"{len(found)} nodes at {len(set(found.values()))} addresses")
+        return found
+
+    @cached_property
+    def max_pfn(self) -> int:
+        """One past the highest page frame number of any node.
+
+        :raises CorruptionError: a node reaches beyond physical addresses
+        """
+        top = 0
+        for nid, pgdat in self.pgdats.items():
+            start = self.field(pgdat, "pglist_data", "node_start_pfn")
+            spanned = self.field(pgdat, "pglist_data", "node_spanned_pages")
+            top = max(top, start + spanned)
+            if top > 1 << (self.layout.constant("MAX_PHYSMEM_BITS") - 12):
+                raise CorruptionError("node_span", f"node {nid} spans {spanned:#x} pages from pfn {start:#x}")
+        return top
+
+    @cached_property
+    def mem_map(self) -> int:
+        """Kernel address of the ``struct page`` of PFN 0: VMEMMAP_START, or on FLATMEM the variable ``mem_map``."""
+        if "mem_section" in self.symbols:
+            return self.layout.constant("VMEMMAP_START")
+        return self.u64(self.symbols["mem_map"])
+
+    @cached_property
+    def memmap(self) -> tuple[npt.NDArray[np.uint64], int]:
+        """Physical address of each chunk of the page array (UNMAPPED where there is none), and log2 of its bytes."""
+        size = self.max_pfn * self.sizeof_page
+        if "mem_section" in self.symbols:
+            return paging.chunks(self.memory, self.pgd, self.mem_map, self.mem_map + size)
+        base = self.mem_map - self.page_offset
+        return base + (np.arange(-(-size >> 21), dtype=np.uint64) << np.uint64(21)), 21
+
+    def pages(
+        self, start: int, stop: int, fields: list[str]
+    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
+        """The ``struct page`` of PFNs [start, stop): a structured array with ``fields``, and which of them exist.
+
+        A page without a ``struct page``, or whose ``struct page`` is absent from the image, reads as zeros and
+        is marked False.
+        """
+        chunk_phys, shift = self.memmap
+        dtype = self.layout.dtype("page", fields)
+        array = np.zeros(stop - start, dtype)
+        exists = np.zeros(stop - start, bool)
+        per_chunk = (1 << shift) // self.sizeof_page
+        pfn = start
+        while pfn < stop:
+            chunk = pfn // per_chunk
+            upto = min(stop, (chunk + 1) * per_chunk)
+            phys = int(chunk_phys[chunk]) if chunk < len(chunk_phys) else UNMAPPED
+            if phys != UNMAPPED:
+                at = phys + (pfn % per_chunk) * self.sizeof_page
+                for first, last in self.memory.ranges.clip(at, at + (upto - pfn) * self.sizeof_page):
+                    i = -(-(first - at) // self.sizeof_page)
+                    j = (last - at) // self.sizeof_page
+                    if j > i:
+                        where = slice(pfn - start + i, pfn - start + j)
+                        array[where] = self.memory.array(at + i * self.sizeof_page, dtype, j - i)
+                        exists[where] = True
+            pfn = upto
+        return array, exists
+
+    def space(self, ram: Ram) -> dict[str, object]:
+        """The keyword arguments of an :class:`AddressSpace` (or of a subclass) over ``ram``."""
+        memmap, shift = self.memmap
+        return {
+            "page_offset": self.page_offset,
+            "start_kernel_map": self.start_kernel_map,
+            "phys_base": self.phys_base,
+            "kernel_image_size": KERNEL_IMAGE_SIZE,
+            "mem_map": self.mem_map,
+            "memmap": memoryview(np.ascontiguousarray(memmap)),
+            "memmap_shift": shift,
+            "list_poison1": self.layout.constant("LIST_POISON1"),
+            "list_poison2": self.layout.constant("LIST_POISON2"),
+        }
+
+    def address_space(self, ram: Ram) -> AddressSpace:
+        """An :class:`AddressSpace` over an emulated RAM that was made of this dump."""
+        return AddressSpace(ram, **self.space(ram))  # type: ignore[arg-type]

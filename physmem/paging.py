@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""x86-64 page tables in physical memory: walking them, one step at a time or many pages at once.
+
+Four levels (five with LA57) of tables of 512 entries.  An entry holds the physical address of
+the next table, or at the lower levels that of a page of 1 GiB, 2 MiB or 4 KiB.  Facts: Intel
+SDM vol. 3, 4.5; the names of the levels are Linux's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.errors import AbsentError, AddressError
+from physmem.memory import PhysicalMemory
+from physmem.space import UNMAPPED
+
+__all__ = ["ENTRY_FLAGS", "PTE_ADDRESS", "Step", "Walk", "chunks", "is_canonical", "walk"]
+
+PRESENT = 1 << 0
+LARGE = 1 << 7
+#: Bits 12 to 51 of an entry: the physical address.
+PTE_ADDRESS = 0x000F_FFFF_FFFF_F000
+
+#: Bit number and name of each flag of an entry, as the kernel abbreviates _PAGE_*.
+ENTRY_FLAGS = (
+    (0, "PRESENT"),
+    (1, "RW"),
+    (2, "USER"),
+    (3, "PWT"),
+    (4, "PCD"),
+    (5, "ACCESSED"),
+    (6, "DIRTY"),
+    (7, "PSE"),
+    (8, "GLOBAL"),
+    (63, "NX"),
+)
+
+_LEVELS = {
+    4: (("PGD", 39), ("PUD", 30), ("PMD", 21), ("PTE", 12)),
+    5: (("PGD", 48), ("P4D", 39), ("PUD", 30), ("PMD", 21), ("PTE", 12)),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One level of a walk: which entry was read, and what it said.
+
+    :ivar level: ``PGD``, ``P4D``, ``PUD``, ``PMD`` or ``PTE``
+    :ivar table: physical address of the table
+    :ivar index: which of its 512 entries
+    :ivar entry: the entry's value
+    :ivar shift: log2 of the bytes that one entry of this level maps
+    """
+
+    level: str
+    table: int
+    index: int
+    entry: int
+    shift: int
+
+    @property
+    def at(self) -> int:
+        """Physical address of the entry."""
+        return self.table + 8 * self.index
+
+    @property
+    def flags(self) -> list[str]:
+        """Names of the flags that are set in the entry."""
+        return [name for bit, name in ENTRY_FLAGS if self.entry >> bit & 1]
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the entry maps a page, rather than leading to a further table."""
+        return self.level == "PTE" or bool(self.entry & LARGE and self.level in ("PUD", "PMD"))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """A finished walk: the steps taken, and where they led.
+
+    :ivar phys: physical address, or None if some entry is not present
+    :ivar page_size: bytes of the page that maps the address (4096, 2 MiB or 1 GiB), 0 if none does
+    """
+
+    va: int
+    steps: tuple[Step, ...]
+    phys: int | None
+    page_size: int
+
+
+def is_canonical(va: int, levels: int = 4) -> bool:
+    """Whether the bits above the ones that are translated repeat the uppermost of those."""
+    top = va >> (9 * levels + 11)
+    return va >> 64 == 0 and top in (0, (1 << (53 - 9 * levels)) - 1)
+
+
+def walk(memory: PhysicalMemory, pgd: int, va: int, levels: int = 4) -> Walk:
+    """Translate ``va`` by the tables whose top is at physical ``pgd``.
+
+    :raises AddressError: the address is not canonical, or there are not 4 or 5 levels
+    :raises AbsentError: a table is not in the image
+    """
+    if levels not in _LEVELS:
+        raise AddressError(va, f"page tables of {levels} levels")
+    if not is_canonical(va, levels):
+        raise AddressError(va, f"not canonical: bits 63 to {9 * levels + 11} are not all equal")
+    table = pgd
+    steps: list[Step] = []
+    for level, shift in _LEVELS[levels]:
+        index = va >> shift & 511
+        step = Step(level, table, index, memory.u64(table + 8 * index), shift)
+        steps.append(step)
+        if not step.entry & PRESENT:
+            return Walk(va, tuple(steps), None, 0)
+        if step.is_leaf:
+            size = 1 << shift
+            return Walk(va, tuple(steps), (step.entry & PTE_ADDRESS & -size) | (va & (size - 1)), size)
+        table = step.entry & PTE_ADDRESS
+    raise AssertionError("the last level is always a leaf")
+
+
+def chunks(
+    memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4
+) -> tuple[npt.NDArray[np.uint64], int]:
+    """Physical addresses behind the virtual range [start, end), one for each 2 MiB (or 4 KiB) piece.
+
+    Where a piece is not mapped, or its table is absent, the entry is UNMAPPED.
+
+    :param start: a multiple of 2 MiB
+    :returns: the addresses, and log2 of the piece: 21, or 12 if small pages occur in the range
+    """
+    count = -(-(end - start) // (1 << 21))
+    large = np.full(count, UNMAPPED, np.uint64)
+    small: dict[int, npt.NDArray[np.uint64]] = {}
+    position = 0
+    while position < count:
+        va = start + (position << 21)
+        # All entries of one PMD table at once: up to 512 pieces.
+        first = va >> 21 & 511
+        here = min(512 - first, count - position)
+        entries, shift = _pmd_entries(memory, pgd, va, levels)
+        if shift == 30:
+            base = np.uint64(int(entries[0]) & PTE_ADDRESS & -(1 << 30))
+            large[position : position + here] = base + (np.arange(first, first + here, dtype=np.uint64) << np.uint64(21))
+        else:
+            values = entries[first : first + here]
+            present = (values & np.uint64(PRESENT)) != 0
+            is_large = present & ((values & np.uint64(LARGE)) != 0)
+            block = large[position : position + here]
+            block[is_large] = values[is_large] & np.uint64(PTE_ADDRESS & -(1 << 21))
+            for i in np.flatnonzero(present & ~is_large):
+                small[position + int(i)] = _pte_entries(memory, int(values[i]) & PTE_ADDRESS)
+        position += here
+    if not small:
+        return large, 21
+    pieces = np.repeat(large, 512)
+    mapped = pieces != np.uint64(UNMAPPED)
+    pieces[mapped] += np.tile(np.arange(512, dtype=np.uint64) << np.uint64(12), count)[mapped]
+    for index, entries in small.items():
+        pieces[index * 512 : index * 512 + 512] = entries
+    return pieces, 12
+
+
+def _pmd_entries(memory: PhysicalMemory, pgd: int, va: int, levels: int) -> tuple[npt.NDArray[np.uint64], int]:
+    """The PMD table for ``va`` (and 21), or the single 1 GiB entry (and 30); zeros if there is none."""
+    table = pgd
+    for level, shift in _LEVELS[levels][:-2]:
+        try:
+            entry = memory.u64(table + 8 * (va >> shift & 511))
+        except AbsentError:
+            return np.zeros(512, np.uint64), 21
+        if not entry & PRESENT:
+            return np.zeros(512, np.uint64), 21
+        if level == "PUD" and entry & LARGE:
+            return np.array([entry], np.uint64), 30
+        table = entry & PTE_ADDRESS
+    return _table(memory, table), 21
+
+
+def _pte_entries(memory: PhysicalMemory, table: int) -> npt.NDArray[np.uint64]:
+    """Physical addresses of the 512 small pages of a table; UNMAPPED where there is none."""
+    entries = _table(memory, table)
+    mapped: npt.NDArray[np.uint64] = np.where(
+        (entries & np.uint64(PRESENT)) != 0, entries & np.uint64(PTE_ADDRESS), np.uint64(UNMAPPED)
+    )
+    return mapped
+
+
+def _table(memory: PhysicalMemory, table: int) -> npt.NDArray[np.uint64]:
+    """The 512 entries of a table; zeros (nothing present) if it is absent."""
+    try:
+        return memory.array(table, np.uint64, 512)
+    except (AbsentError, AddressError):
+        return np.zeros(512, np.uint64)
