@@ -62,6 +62,7 @@ class OptionalBuildExt(build_ext):
             return False
 
     def run(self) -> None:
+        self.parallel = self.parallel or os.cpu_count()
         for extension in self.extensions:
             extension.sources = list(extension.sources)
         if self._attempt("run"):
@@ -86,6 +87,8 @@ def extensions() -> list[Extension]:
             ],
             compiler_directives=DIRECTIVES,
             build_dir="build/cython",
+            # Cython does not follow "from package cimport room", so it would miss a changed inline room.
+            force=True,
             quiet=True,
         )
     except Exception as error:

@@ -198,7 +198,7 @@ def attach(dump: Dump) -> Mm:
     :raises CorruptionError: a structure contradicts itself so badly that there is nothing to run on
     """
     values = numbers(dump)
-    ram = Ram.from_image(dump.image)
+    ram = Ram.from_image(dump.image, dump.max_pfn << abi.PAGE_SHIFT)
     mm = Mm(ram, dump.over(ram).space(ram), values)
     require_present(mm, dump)
     return mm

@@ -105,3 +105,5 @@ cdef enum:
     ZONEREF_ZONE_IDX = 8
 cdef enum:
     SIZEOF_ZONEREF = 16
+cdef enum:
+    PF_MEMALLOC = 2048

@@ -82,3 +82,6 @@ ZONE_FAIR_DEPLETED = 5
 ZONEREF_ZONE = 0
 ZONEREF_ZONE_IDX = 8
 SIZEOF_ZONEREF = 16
+
+# task_struct.flags: the task frees memory, and may use all of it to that end
+PF_MEMALLOC = 0x800

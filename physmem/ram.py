@@ -88,15 +88,16 @@ class Ram:
             raise ImageError(path, error.strerror or str(error)) from None
 
     @classmethod
-    def from_image(cls, image: Image) -> Ram:
+    def from_image(cls, image: Image, size: int = 0) -> Ram:
         """A private copy of an image's memory; the image is not changed by what happens to it.
 
+        :param size: bytes of physical memory, if the machine had more than the image reaches to
         :raises ImageError: the image reaches beyond what can be emulated
         """
-        if image.size > MAX_SIZE:
-            raise ImageError(image.path, f"physical memory ends at {image.size:#x}, above the limit of {MAX_SIZE:#x}")
-        size = -(-image.size // PAGE_SIZE) * PAGE_SIZE
-        if not size:
+        size = -(-max(size, image.size) // PAGE_SIZE) * PAGE_SIZE
+        if size > MAX_SIZE:
+            raise ImageError(image.path, f"physical memory ends at {size:#x}, above the limit of {MAX_SIZE:#x}")
+        if not image.size:
             raise ImageError(image.path, "contains no memory")
         ram = cls(size, image.ranges)
         for phys, data in image.segments():

@@ -6,11 +6,15 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from physmem.space cimport AddressSpace
 
 cdef inline int add_u64(AddressSpace space, uint64_t at, int64_t delta) except -1:
-    space.as_u64[at >> 3] = space.as_u64[at >> 3] + delta & 18446744073709551615
+    cdef uint64_t mask
+    mask = 18446744073709551615
+    space.as_u64[at >> 3] = space.as_u64[at >> 3] + delta & mask
     return 0
 
 cdef inline int add_s32(AddressSpace space, uint64_t at, int32_t delta) except -1:
-    space.as_u32[at >> 2] = space.as_u32[at >> 2] + delta & 4294967295
+    cdef uint32_t mask
+    mask = 4294967295
+    space.as_u32[at >> 2] = space.as_u32[at >> 2] + delta & mask
     return 0
 
 cdef inline int assign_s32(AddressSpace space, uint64_t at, int32_t value) except -1:
@@ -26,7 +30,7 @@ cdef inline int set_bits(AddressSpace space, uint64_t at, uint64_t mask) except 
     return 0
 
 cdef inline int clear_bits(AddressSpace space, uint64_t at, uint64_t mask) except -1:
-    space.as_u64[at >> 3] = space.as_u64[at >> 3] & (mask ^ 18446744073709551615)
+    space.as_u64[at >> 3] ^= space.as_u64[at >> 3] & mask
     return 0
 
 cdef inline uint64_t bit(uint32_t nr) except? 0xBAD0BAD0BAD0BAD0:

@@ -17,12 +17,14 @@ __all__ = ["add_s32", "add_u8", "add_u64", "assign_s32", "bit", "clear_bits", "s
 
 def add_u64(space: AddressSpace, at: u64, delta: s64) -> None:
     """``*(u64 *)at += delta``."""
-    space.as_u64[at >> 3] = (space.as_u64[at >> 3] + delta) & 0xFFFFFFFFFFFFFFFF
+    mask: u64 = 0xFFFFFFFFFFFFFFFF
+    space.as_u64[at >> 3] = (space.as_u64[at >> 3] + delta) & mask
 
 
 def add_s32(space: AddressSpace, at: u64, delta: s32) -> None:
     """``*(int *)at += delta``."""
-    space.as_u32[at >> 2] = (space.as_u32[at >> 2] + delta) & 0xFFFFFFFF
+    mask: u32 = 0xFFFFFFFF
+    space.as_u32[at >> 2] = (space.as_u32[at >> 2] + delta) & mask
 
 
 def assign_s32(space: AddressSpace, at: u64, value: s32) -> None:
@@ -42,7 +44,7 @@ def set_bits(space: AddressSpace, at: u64, mask: u64) -> None:
 
 def clear_bits(space: AddressSpace, at: u64, mask: u64) -> None:
     """``*(u64 *)at &= ~mask``."""
-    space.as_u64[at >> 3] = space.as_u64[at >> 3] & (mask ^ 0xFFFFFFFFFFFFFFFF)
+    space.as_u64[at >> 3] ^= space.as_u64[at >> 3] & mask
 
 
 def bit(nr: u32) -> u64:

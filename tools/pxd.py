@@ -169,6 +169,31 @@ class Writer:
             return f"int {call} except -1" if self.room.kind == "inline" else call
         return f"{self.c_type(returns)} {call} {EXCEPT.get(returns, '')}".rstrip()
 
+    def lint(self, function: ast.FunctionDef) -> None:
+        """Refuse what Cython would silently do with Python objects: wide literals in sums, globals."""
+        plain = {
+            id(node.value)
+            for node in ast.walk(function)
+            if isinstance(node, ast.AnnAssign | ast.Assign | ast.Return) and node.value is not None
+        }
+        for node in ast.walk(function):
+            if isinstance(node, ast.Constant) and type(node.value) is int:
+                if node.value not in _INT32 and id(node) not in plain:
+                    raise RoomError(f"{self.room.path}:{node.lineno}: {node.value:#x} needs a local with a type")
+            elif isinstance(node, ast.Name) and self.room.kind == "compiled" and node.id in self.globals:
+                raise RoomError(f"{self.room.path}:{node.lineno}: {node.id} is a global: put it into an inline room")
+
+    @property
+    def globals(self) -> set[str]:
+        """Module-level names that are assigned: Python objects, in a compiled room."""
+        return {
+            target.id
+            for node in self.room.tree.body
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+
     def local_types(self, function: ast.FunctionDef) -> dict[str, str]:
         """Every local and its C type; a local without a C type would be a Python object, and slow."""
         types: dict[str, str] = {}
@@ -192,6 +217,7 @@ class Writer:
         return {name: c for name, c in types.items() if c != "object"}
 
     def declare_function(self, function: ast.FunctionDef, indent: str) -> None:
+        self.lint(function)
         types = self.local_types(function)
         self.lines.append("")
         if types:
@@ -213,6 +239,7 @@ class Writer:
                     self.declare_function(node, indent="    ")
 
     def inline_function(self, function: ast.FunctionDef) -> None:
+        self.lint(function)
         types = self.local_types(function)
         returns_nothing = annotation(function.returns) == "None"
         body = [Strip(returns_nothing).visit(node) for node in function.body if not is_docstring(node)]

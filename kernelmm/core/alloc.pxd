@@ -32,7 +32,7 @@ cpdef uint64_t zlc(Mm mm, uint64_t zonelist) except? 0xBAD0BAD0BAD0BAD0
 @cython.locals(cache=uint64_t, i=uint64_t)
 cpdef zlc_clear_zones_full(Mm mm, uint64_t zonelist)
 
-@cython.locals(cache=uint64_t, jiffies=uint64_t, since=uint64_t)
+@cython.locals(cache=uint64_t, jiffies=uint64_t, since=uint64_t, mask=uint64_t)
 cpdef uint64_t zlc_setup(Mm mm, uint64_t zonelist, uint32_t alloc_flags) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(cache=uint64_t, node=uint32_t)

@@ -81,12 +81,13 @@ def zlc_setup(mm: Mm, zonelist: u64, alloc_flags: u32) -> u64:
     cache: u64 = zlc(mm, zonelist)
     jiffies: u64
     since: u64
+    mask: u64 = 0xFFFFFFFFFFFFFFFF
     if cache == 0:
         # A NULL set of nodes, never looked at: without a cache every zone is worth trying.
         return 0
     jiffies = mm.as_u64[mm.var_jiffies >> 3]
     # time_after: the sign of the 64-bit difference
-    since = (jiffies - mm.as_u64[(cache + mm.zlc_last_full_zap) >> 3] - mm.hz) & 0xFFFFFFFFFFFFFFFF
+    since = (jiffies - mm.as_u64[(cache + mm.zlc_last_full_zap) >> 3] - mm.hz) & mask
     if since != 0 and since >> 63 == 0:
         zlc_clear_zones_full(mm, zonelist)
         mm.as_u64[(cache + mm.zlc_last_full_zap) >> 3] = jiffies

@@ -7,6 +7,7 @@ from kernelmm.core cimport compound
 from kernelmm.core cimport entry
 from kernelmm.core cimport free
 from kernelmm.core cimport mmzone
+from kernelmm.core cimport opcode
 from kernelmm.core cimport page
 from kernelmm.core cimport pcp
 from kernelmm.core cimport vmstat
@@ -15,6 +16,7 @@ from physmem cimport abi
 from physmem cimport address
 from physmem cimport word
 
+@cython.locals(mask=uint64_t)
 cpdef write_field(Mm mm, uint64_t at, int64_t field, int64_t value)
 
 cpdef cold_free(Mm mm, uint64_t pg)

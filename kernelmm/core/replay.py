@@ -10,30 +10,15 @@ PFN, order, migratetype of the PFN's pageblock and page_count afterwards, -1 whe
 
 from __future__ import annotations
 
-from kernelmm.core import compound, entry, free, mmzone, page, pcp, vmstat
+from kernelmm.core import compound, entry, free, mmzone, opcode, page, pcp, vmstat
 from kernelmm.core.mm import Mm
 from physmem import abi, address, word
 from physmem.ctype import s32, s64, s64_view, u64, u64_view
 
-ALLOC = 97  # a id nid order gfp
-FREE = 102  # f id order: __free_pages
-FREE_ADDR = 70  # F id order: free_pages
-FREE_COLD = 99  # c id: put_page_testzero, then free_hot_cold_page(cold)
-FREE_BAD = 66  # B id: free_hot_cold_page with the reference still held
-GET = 103  # g id: get_page
-PUT = 112  # p id: put_page
-GET_TAIL = 71  # G id k: get_page of the k-th page
-PUT_TAIL = 80  # P id k: put_page of the k-th page
-SPLIT = 83  # S id order newid: split_page
-DRAIN_LOCAL = 100  # d
-DRAIN_ALL = 68  # D
-SCANNED = 110  # n zoneidx delta: NR_PAGES_SCANNED of a zone of node 0
-PIN_CPU = 84  # T cpu
-WRITE = 120  # x id k field value: into the k-th page
-
 
 def write_field(mm: Mm, at: u64, field: s64, value: s64) -> None:
     """One ``x`` operation on the page whose ``struct page`` is at physical ``at``; ``field`` is a letter."""
+    mask: u64 = 0xFFFFFFFFFFFFFFFF
     if field == 109:  # m: _mapcount, raw
         word.assign_s32(mm, at + abi.PAGE_MAPCOUNT, value)
     elif field == 99:  # c: _count
@@ -41,9 +26,9 @@ def write_field(mm: Mm, at: u64, field: s64, value: s64) -> None:
     elif field == 112:  # p: mapping
         mm.as_s64[(at + abi.PAGE_MAPPING) >> 3] = value
     elif field == 115:  # s: set flag bits
-        word.set_bits(mm, at + abi.PAGE_FLAGS, value & 0xFFFFFFFFFFFFFFFF)
+        word.set_bits(mm, at + abi.PAGE_FLAGS, value & mask)
     else:  # z: clear flag bits
-        word.clear_bits(mm, at + abi.PAGE_FLAGS, value & 0xFFFFFFFFFFFFFFFF)
+        word.clear_bits(mm, at + abi.PAGE_FLAGS, value & mask)
 
 
 def cold_free(mm: Mm, pg: u64) -> None:
@@ -54,19 +39,19 @@ def cold_free(mm: Mm, pg: u64) -> None:
 
 def perform(mm: Mm, code: s64, pg: u64, a: s64, b: s64, c: s64) -> None:
     """Any operation on an allocated page but those that hand out ids."""
-    if code == FREE:
+    if code == opcode.FREE:
         free.__free_pages(mm, pg, a)
-    elif code == FREE_ADDR:
+    elif code == opcode.FREE_ADDR:
         free.free_pages(mm, address.page_address(mm, pg), a)
-    elif code == FREE_COLD:
+    elif code == opcode.FREE_COLD:
         cold_free(mm, pg)
-    elif code == FREE_BAD:
+    elif code == opcode.FREE_BAD:
         free.free_hot_cold_page(mm, pg, False)
-    elif code == GET or code == GET_TAIL:
+    elif code == opcode.GET or code == opcode.GET_TAIL:
         compound.get_page(mm, pg)
-    elif code == PUT or code == PUT_TAIL:
+    elif code == opcode.PUT or code == opcode.PUT_TAIL:
         free.put_page(mm, pg)
-    elif code == WRITE:
+    elif code == opcode.WRITE:
         write_field(mm, address.page_off(mm, pg), b, c)
 
 
@@ -74,13 +59,13 @@ def drain_or_set(mm: Mm, code: s64, a: s64, b: s64) -> s64:
     """An operation that concerns no page; the value of its fourth result."""
     zone: u64
     z: u64
-    if code == DRAIN_LOCAL:
+    if code == opcode.DRAIN_LOCAL:
         pcp.drain_local_pages(mm)
-    elif code == DRAIN_ALL:
+    elif code == opcode.DRAIN_ALL:
         pcp.drain_all_pages(mm, 0)
-    elif code == PIN_CPU:
+    elif code == opcode.PIN_CPU:
         mm.set_cpu(a)
-    elif code == SCANNED:
+    elif code == opcode.SCANNED:
         zone = mmzone.node_data(mm, 0) + mm.pgdat_node_zones + a * mm.sizeof_zone
         z = address.off(mm, zone)
         vmstat.mod_zone_page_state(mm, z, mm.nr_pages_scanned, b)
@@ -109,19 +94,19 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
         a = ops[5 * i + 2]
         shown = 0
         pg = 0
-        if code == ALLOC:
+        if code == opcode.ALLOC:
             pg = entry.alloc_pages_node(mm, a, ops[5 * i + 4], ops[5 * i + 3])
             pages[ident] = pg
             shown = ops[5 * i + 3]
         elif ident >= 0:
             pg = pages[ident]
-            if code == FREE or code == FREE_ADDR or code == SPLIT:
+            if code == opcode.FREE or code == opcode.FREE_ADDR or code == opcode.SPLIT:
                 shown = a
-            elif code == GET_TAIL or code == PUT_TAIL or code == WRITE:
+            elif code == opcode.GET_TAIL or code == opcode.PUT_TAIL or code == opcode.WRITE:
                 shown = a
                 if pg != 0:
                     pg += a << abi.SIZEOF_PAGE_SHIFT
-            if code == SPLIT:
+            if code == opcode.SPLIT:
                 if pg != 0:
                     free.split_page(mm, pg, a)
                 for k in range(1 << a):
@@ -139,14 +124,14 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
             results[4 * i + 1] = shown
             results[4 * i + 2] = -1
             results[4 * i + 3] = -1
-            if code != ALLOC and ident < 0:
-                if code == SCANNED:
+            if code != opcode.ALLOC and ident < 0:
+                if code == opcode.SCANNED:
                     results[4 * i + 1] = a
                 results[4 * i + 3] = drain_or_set(mm, code, a, ops[5 * i + 3])
 
 
 def counted(mm: Mm, code: s64, pg: u64, at: u64) -> s32:
     """``page_count`` as the script's results have it: the head's for a compound page, raw after ``x``."""
-    if code == WRITE:
+    if code == opcode.WRITE:
         return page.count(mm, at)
     return page.count(mm, address.page_off(mm, compound.compound_head(mm, pg)))

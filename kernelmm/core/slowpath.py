@@ -14,8 +14,6 @@ from kernelmm.core.mm import AllocContext, Mm
 from physmem import abi, address, list_head, word
 from physmem.ctype import s32, u32, u64
 
-PF_MEMALLOC = 0x800
-
 
 def compaction_skipped(mm: Mm, z: u64, order: u32, classzone_idx: s32) -> bool:
     """``compaction_suitable() == COMPACT_SKIPPED``: not even enough free pages to move pages to."""
@@ -83,7 +81,7 @@ def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
     elif mm.rt_task and not mm.in_interrupt:
         alloc_flags |= watermark.ALLOC_HARDER
     if not gfp_mask & gfp.__GFP_NOMEMALLOC:
-        if gfp_mask & gfp.__GFP_MEMALLOC or (not mm.in_interrupt and mm.task_flags & PF_MEMALLOC):
+        if gfp_mask & gfp.__GFP_MEMALLOC or (not mm.in_interrupt and mm.task_flags & abi.PF_MEMALLOC):
             alloc_flags |= watermark.ALLOC_NO_WATERMARKS
     if mm.migrate_cma >= 0 and gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled()) == abi.MIGRATE_MOVABLE:
         alloc_flags |= watermark.ALLOC_CMA
@@ -122,7 +120,7 @@ def __alloc_pages_slowpath(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) 
             return pg
         if gfp_mask & gfp.__GFP_NOFAIL:
             mm.unsupported("__GFP_NOFAIL with no page left at all: the kernel waits for ever")
-    if gfp_mask & gfp.__GFP_WAIT and not mm.task_flags & PF_MEMALLOC:
+    if gfp_mask & gfp.__GFP_WAIT and not mm.task_flags & abi.PF_MEMALLOC:
         mm.unsupported("direct reclaim and compaction, which an allocation that may wait (__GFP_WAIT) needs now")
     mm.warn_alloc_failed(gfp_mask, order)
     return 0

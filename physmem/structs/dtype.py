@@ -77,12 +77,17 @@ def _obstacle(f: Field) -> str | None:
 def _element(
     structs: Mapping[str, StructLayout], struct: StructLayout, f: Field, source: str, around: tuple[str, ...]
 ) -> np.dtype[Any]:
-    if f.kind == "int" and f.element_size != 16:
-        return np.dtype(f"<{'i' if f.signed else 'u'}{f.element_size}")
-    if f.kind in ("ptr", "bool", "enum"):
-        return np.dtype(f"<u{f.element_size}")
-    if f.type in _ATOMICS:
-        return np.dtype(_ATOMICS[f.type])
-    if f.tag is not None and f.tag in structs:
-        return _struct(structs, f.tag, None, source, around)
-    return np.dtype(f"V{f.element_size}")
+    dtype: np.dtype[Any]
+    if f.kind in ("int", "bool", "enum", "ptr") and f.element_size in (1, 2, 4, 8):
+        dtype = np.dtype(f"<{'i' if f.signed else 'u'}{f.element_size}")
+    elif f.type in _ATOMICS:
+        dtype = np.dtype(_ATOMICS[f.type])
+    elif f.tag is not None and f.tag in structs:
+        dtype = _struct(structs, f.tag, None, source, around)
+    else:
+        dtype = np.dtype(f"V{f.element_size}")
+    if dtype.itemsize != f.element_size:
+        raise LayoutError(
+            f"{source}: struct {struct.name}.{f.name}: {f.element_size} bytes, but {f.type} has {dtype.itemsize}"
+        )
+    return dtype

@@ -152,7 +152,7 @@ def _field(value: _Value) -> Field:
         element.get("kind").fail(f"unknown kind {kind!r}")
     size = element.get("size")
     element_size = None if size.absent and kind == "unknown" else size.size()
-    if (kind in ("int", "enum") and element_size not in INT_SIZES) or (kind == "ptr" and element_size != 8):
+    if (kind in ("int", "bool", "enum") and element_size not in INT_SIZES) or (kind == "ptr" and element_size != 8):
         size.fail(f"{element_size} bytes is no size of a C {kind}")
     offset = value.get("offset").size()
     bit_offset, bit_size = _bits(value, offset, element_size) if value.get("bitfield").boolean() else (None, None)

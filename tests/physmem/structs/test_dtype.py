@@ -88,3 +88,21 @@ def test_a_struct_inside_itself_is_refused() -> None:
     ]
     with pytest.raises(LayoutError, match="struct a contains itself"):
         Layout.of(ring, {}, {}, "a ring").dtype("a")
+
+
+def test_an_element_of_another_size_than_its_type_is_refused() -> None:
+    inner = StructLayout("t", 32, {})
+    outer = StructLayout("s", 64, {"t": Field("t", 0, 16, "struct t", "struct", dims=(4,), tag="t")})
+    with pytest.raises(LayoutError, match=r"^a file: struct s\.t: 16 bytes, but struct t has 32$"):
+        Layout.of([inner, outer], {}, {}, "a file").dtype("s")
+
+
+def test_what_numpy_has_no_type_for_is_bytes() -> None:
+    fields = {
+        "wide": Field("wide", 0, 16, "__int128", "int", True),
+        "u": Field("u", 16, 24, "union u", "union", tag="u"),
+        "v": Field("v", 40, 4, "atomic_t", "struct", dims=(2,)),
+    }
+    dtype = Layout.of([StructLayout("s", 48, fields)], {}, {}, "a file").dtype("s")
+    assert [dtype[name].str for name in ("wide", "u")] == ["|V16", "|V24"]
+    assert dtype["v"].subdtype == (np.dtype("<i4"), (2,))
