@@ -94,7 +94,7 @@ class Writer:
 
     def c_type(self, name: str) -> str | None:
         """C type of a parameter or local, or None if it has none."""
-        return C_TYPES.get(name) or (name if name in self.hot_classes else None)
+        return C_TYPES.get(name) or VIEWS.get(name) or (name if name in self.hot_classes else None)
 
     def text(self) -> str:
         imports = self.imports()
@@ -231,7 +231,7 @@ class Writer:
         for node in cls.body:
             if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 name = annotation(node.annotation)
-                c = VIEWS.get(name) or self.c_type(name) or "object"
+                c = self.c_type(name) or "object"
                 self.lines.append(f"    cdef public {c} {node.target.id}")
         for node in cls.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("__") and not node.decorator_list:

@@ -26,5 +26,5 @@ cpdef expand(Mm mm, uint64_t pg, uint64_t zone, uint32_t low, uint32_t high, int
 @cython.locals(head=uint64_t, entry=uint64_t)
 cpdef uint64_t first_free(Mm mm, uint64_t zone, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
-@cython.locals(current=uint32_t, pg=uint64_t, at=uint64_t)
+@cython.locals(largest=uint32_t, current=uint32_t, pg=uint64_t, at=uint64_t)
 cpdef uint64_t __rmqueue_smallest(Mm mm, uint64_t zone, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0

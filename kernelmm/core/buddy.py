@@ -117,10 +117,11 @@ def first_free(mm: Mm, zone: u64, order: u32, migratetype: s32) -> u64:
 
 def __rmqueue_smallest(mm: Mm, zone: u64, order: u32, migratetype: s32) -> u64:
     """Take the first block of the smallest sufficient order from the lists of one mobility; 0 if there is none."""
+    largest: u32 = abi.MAX_ORDER
     current: u32
     pg: u64
     at: u64
-    for current in range(order, abi.MAX_ORDER):
+    for current in range(order, largest):
         pg = first_free(mm, zone, current, migratetype)
         if pg == 0:
             continue

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which engine runs: the hot rooms compiled, or the very same files interpreted.
+
+A hot room ``x.py`` that was compiled has an extension module beside it, which Python would
+prefer.  The finder installed here decides when the first hot room is imported, once for the
+process: as :func:`select` said, else as ``PHYSMEM_ENGINE=interpreted`` or ``compiled`` in the
+environment says, else compiled if that was built from the sources that are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.machinery
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from physmem.errors import UsageError
+
+__all__ = ["ENGINES", "available", "current", "install", "select", "why_interpreted"]
+
+ENGINES = ("compiled", "interpreted")
+
+_ROOT = Path(__file__).resolve().parent.parent
+_MARK = b"# room: compiled"
+_chosen: str | None = None
+
+
+class _Finder:
+    """A meta path finder for the compiled rooms alone; for the compiled engine it steps aside."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name.partition(".")[0] not in ("physmem", "kernelmm"):
+            return None
+        source = _ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        if not _is_compiled_room(source) or current() == "compiled":
+            return None
+        loader = importlib.machinery.SourceFileLoader(name, str(source))
+        return importlib.util.spec_from_file_location(name, source, loader=loader)
+
+
+def install() -> None:
+    """Put the finder in front; ``physmem`` does so when it is imported."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+
+
+def current() -> str:
+    """The engine of this process; asking settles the choice."""
+    global _chosen
+    if _chosen is None:
+        select(os.environ.get("PHYSMEM_ENGINE") or available()[0])
+        assert _chosen is not None
+    return _chosen
+
+
+def select(engine: str) -> None:
+    """Choose the engine for this process.
+
+    :raises UsageError: there is no such engine, it cannot run here, or another one is already running
+    """
+    global _chosen
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r}: there are {' and '.join(ENGINES)}")
+    if _chosen not in (None, engine):
+        raise UsageError(f"engine {engine}: the {_chosen} one is already running in this process")
+    if engine not in available():
+        raise UsageError(f"engine {engine}: {why_interpreted()}")
+    _chosen = engine
+
+
+def available() -> tuple[str, ...]:
+    """The engines that can run here, the better one first."""
+    return ENGINES if why_interpreted() is None else ENGINES[1:]
+
+
+def why_interpreted() -> str | None:
+    """Why the compiled engine cannot run here, in words; None if it can."""
+    spec = importlib.machinery.PathFinder.find_spec("physmem.space", [str(_ROOT / "physmem")])
+    if spec is None or not isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
+        return "the compiled engine was not built here (that needs a C compiler)"
+    changed = _changed()
+    return f"the compiled engine is stale: {changed} has changed since it was built" if changed else None
+
+
+def _changed() -> str | None:
+    """A source that is not what the extensions were built from (``setup.py`` leaves a record of hashes)."""
+    record = _ROOT / "physmem" / "_built.json"
+    try:
+        hashes = json.loads(record.read_text())
+        for name, digest in hashes.items():
+            if hashlib.sha256((_ROOT / name).read_bytes()).hexdigest() != digest:
+                return str(name)
+    except (OSError, ValueError, AttributeError):
+        return record.name
+    return None
+
+
+def _is_compiled_room(source: Path) -> bool:
+    try:
+        with source.open("rb") as file:
+            file.readline()
+            return file.readline().rstrip() == _MARK
+    except OSError:
+        return False
