@@ -9,26 +9,30 @@ from physmem.space cimport AddressSpace
 cdef inline uint64_t lookup(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t phys
     cdef uint64_t chunk
-    if va & 7 or va < space.page_offset:
+    if va < space.page_offset or va & 7:
         return 18446744073709551615
-    if va >= space.start_kernel_map:
-        if va - space.start_kernel_map >= space.kernel_image_size:
-            return 18446744073709551615
+    if va >= space.mem_map:
+        chunk = va - space.mem_map >> space.memmap_shift
+        if chunk < space.memmap_chunks:
+            phys = space.memmap[chunk]
+            if phys >= space.size:
+                return 18446744073709551615
+            return phys + (va - space.mem_map & space.memmap_mask)
+    phys = va - space.page_offset
+    if phys < space.size:
+        return phys
+    if va >= space.start_kernel_map and va - space.start_kernel_map < space.kernel_image_size:
         phys = va - space.start_kernel_map + space.phys_base
-    else:
-        phys = va - space.page_offset
-        if va >= space.mem_map:
-            chunk = va - space.mem_map >> space.memmap_shift
-            if chunk < space.memmap_chunks:
-                phys = space.memmap[chunk]
-                if phys < space.size:
-                    phys += va - space.mem_map & space.memmap_mask
-    if phys >= space.size:
-        return 18446744073709551615
-    return phys
+        if phys < space.size:
+            return phys
+    return 18446744073709551615
 
 cdef inline uint64_t off(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t phys
+    if va >= space.page_offset and va & 7 == 0:
+        phys = va - space.page_offset
+        if phys < space.size:
+            return phys
     phys = lookup(space, va)
     if phys >= space.size:
         space.bad_address(va)

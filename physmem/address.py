@@ -36,28 +36,34 @@ def lookup(space: AddressSpace, va: u64) -> u64:
     """Physical address of the 8-byte aligned kernel address ``va``, or UNMAPPED (2^64 - 1)."""
     phys: u64
     chunk: u64
-    if va & 7 or va < space.page_offset:
+    if va < space.page_offset or va & 7:
         return 0xFFFFFFFFFFFFFFFF
-    if va >= space.start_kernel_map:
-        if va - space.start_kernel_map >= space.kernel_image_size:
-            return 0xFFFFFFFFFFFFFFFF
+    if va >= space.mem_map:
+        chunk = (va - space.mem_map) >> space.memmap_shift
+        if chunk < space.memmap_chunks:
+            phys = space.memmap[chunk]
+            if phys >= space.size:
+                return 0xFFFFFFFFFFFFFFFF
+            return phys + ((va - space.mem_map) & space.memmap_mask)
+    phys = va - space.page_offset
+    if phys < space.size:
+        return phys
+    if va >= space.start_kernel_map and va - space.start_kernel_map < space.kernel_image_size:
         phys = va - space.start_kernel_map + space.phys_base
-    else:
-        phys = va - space.page_offset
-        if va >= space.mem_map:
-            chunk = (va - space.mem_map) >> space.memmap_shift
-            if chunk < space.memmap_chunks:
-                phys = space.memmap[chunk]
-                if phys < space.size:
-                    phys += (va - space.mem_map) & space.memmap_mask
-    if phys >= space.size:
-        return 0xFFFFFFFFFFFFFFFF
-    return phys
+        if phys < space.size:
+            return phys
+    return 0xFFFFFFFFFFFFFFFF
 
 
 def off(space: AddressSpace, va: u64) -> u64:
     """Physical address behind the kernel address ``va``; AddressError if there is no memory."""
-    phys: u64 = lookup(space, va)
+    phys: u64
+    if va >= space.page_offset and va & 7 == 0:
+        # Nearly always an address of the direct map.
+        phys = va - space.page_offset
+        if phys < space.size:
+            return phys
+    phys = lookup(space, va)
     if phys >= space.size:
         space.bad_address(va)
     return phys

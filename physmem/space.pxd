@@ -28,3 +28,6 @@ cdef class AddressSpace:
     cpdef bad_address(self, uint64_t va)
 
     cpdef bad_page_pointer(self, uint64_t page)
+
+    @cython.locals(end=uint64_t)
+    cpdef broken_list(self, uint64_t entry)

@@ -106,8 +106,9 @@ class AddressSpace:
         """Say that ``page`` is no ``struct page *``: always raises CorruptionError."""
         raise CorruptionError("page_pointer", f"{page:#x} is not an element of the page array at {self.mem_map:#x}")
 
-    def bad_link(self, entry: u64, rule: str, detail: str) -> None:
+    def broken_list(self, entry: u64) -> None:
         """Report a list entry that contradicts its neighbours: always raises CorruptionError."""
-        end = self.mem_map + (self.memmap_chunks << self.memmap_shift)
-        pfn = (entry - self.mem_map) >> 6 if self.mem_map <= entry < end else None
-        raise CorruptionError(rule, f"list_head {entry:#x}: {detail}", pfn)
+        end: u64 = self.mem_map + (self.memmap_chunks << self.memmap_shift)
+        pfn: object = (entry - self.mem_map) >> 6 if self.mem_map <= entry < end else None
+        detail: object = f"list_head {entry:#x}: the neighbours' links do not lead back to it"
+        raise CorruptionError("list_links", detail, pfn)  # type: ignore[arg-type]

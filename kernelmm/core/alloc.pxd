@@ -44,13 +44,10 @@ cpdef zlc_mark_zone_full(Mm mm, uint64_t zonelist, uint64_t i)
 @cython.locals(zone=uint64_t, z=uint64_t, delta=int64_t)
 cpdef reset_alloc_batches(Mm mm, uint64_t preferred_zone)
 
-@cython.locals(z=uint64_t, taken=int64_t, cold=bint, pageset=uint64_t, head=uint64_t, entry=uint64_t, pg=uint64_t)
+@cython.locals(z=uint64_t, taken=int64_t, cold=bint, pset=uint64_t, pageset=uint64_t, lists=uint64_t, refilled=int32_t, pg=uint64_t)
 cpdef uint64_t buffered_rmqueue(Mm mm, uint64_t preferred_zone, uint64_t zone, uint32_t order, uint32_t gfp_flags, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
-@cython.locals(bad_flags=uint64_t)
-cpdef bint check_new_page(Mm mm, uint64_t pg, uint64_t at) except -1
-
-@cython.locals(at=uint64_t, other=uint64_t, i=uint64_t)
+@cython.locals(at=uint64_t, i=uint64_t)
 cpdef bint prep_new_page(Mm mm, uint64_t pg, uint32_t order, uint32_t gfp_flags, uint32_t alloc_flags) except -1
 
 @cython.locals(pg=uint64_t)

@@ -128,7 +128,7 @@ def reset_alloc_batches(mm: Mm, preferred_zone: u64) -> None:
         z = address.off(mm, zone)
         delta = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) - watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
         delta -= mm.as_s64[(z + mm.zone_vm_stat + 8 * abi.NR_ALLOC_BATCH) >> 3]
-        vmstat.mod_zone_page_state(mm, z, abi.NR_ALLOC_BATCH, delta)
+        vmstat.mod_zone_page_state(mm, z, mmzone.this_cpu_pageset(mm, z), abi.NR_ALLOC_BATCH, delta)
         word.clear_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
         zone += mm.sizeof_zone
 
@@ -141,25 +141,32 @@ def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_fla
     z: u64 = address.off(mm, zone)
     taken: s64 = word.bit(order)
     cold: bool = gfp_flags & gfp.__GFP_COLD != 0
-    pageset: u64
-    head: u64
-    entry: u64
+    pset: u64 = mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off
+    pageset: u64 = address.off(mm, pset)
+    lists: u64
+    refilled: s32
     pg: u64
     if order == 0:
-        pageset = mmzone.this_cpu_pageset(mm, z)
-        head = pcp.pcp_list(mm, z, mm.this_cpu_off, migratetype)
-        if list_head.list_empty(mm, head):
-            word.add_s32(
+        lists = abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * migratetype
+        if list_head.list_empty(mm, pset + lists, pageset + lists):
+            refilled = pcp.rmqueue_bulk(
                 mm,
-                pageset + abi.PCP_COUNT,
-                pcp.rmqueue_bulk(mm, zone, mm.as_s32[(pageset + abi.PCP_BATCH) >> 2], head, migratetype, cold),
+                zone,
+                pageset,
+                mm.as_s32[(pageset + abi.PCP_BATCH) >> 2],
+                pset + lists,
+                pageset + lists,
+                migratetype,
+                cold,
             )
-            if list_head.list_empty(mm, head):
+            word.add_s32(mm, pageset + abi.PCP_COUNT, refilled)
+            if list_head.list_empty(mm, pset + lists, pageset + lists):
                 return 0
-        entry = list_head.last(mm, head) if cold else list_head.first(mm, head)
-        pg = entry - abi.PAGE_LRU
-        address.page_off(mm, pg)
-        list_head.list_del(mm, entry)
+        if cold:
+            pg = list_head.last(mm, pageset + lists) - abi.PAGE_LRU
+        else:
+            pg = list_head.first(mm, pageset + lists) - abi.PAGE_LRU
+        list_head.list_del(mm, pg + abi.PAGE_LRU, address.page_off(mm, pg) + abi.PAGE_LRU)
         word.add_s32(mm, pageset + abi.PCP_COUNT, -1)
     else:
         mmzone.spin_lock(mm, z)
@@ -167,47 +174,22 @@ def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_fla
         mmzone.spin_unlock(mm, z)
         if pg == 0:
             return 0
-        vmstat.mod_zone_freepage_state(mm, z, -taken, page.freepage_migratetype(mm, address.page_off(mm, pg)))
-    vmstat.mod_zone_page_state(mm, z, abi.NR_ALLOC_BATCH, -taken)
+        vmstat.mod_zone_freepage_state(mm, z, pageset, -taken, page.freepage_migratetype(mm, address.page_off(mm, pg)))
+    vmstat.mod_zone_page_state(mm, z, pageset, abi.NR_ALLOC_BATCH, -taken)
     if mm.as_s64[(z + mm.zone_vm_stat + 8 * abi.NR_ALLOC_BATCH) >> 3] <= 0:
         word.set_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
     vmstat.count_vm_events(mm, mm.pgalloc + mmzone.zone_idx(mm, zone, z), taken)
-    vmstat.zone_statistics(mm, address.off(mm, preferred_zone), z, gfp_flags & gfp.__GFP_OTHER_NODE != 0)
+    vmstat.zone_statistics(mm, address.off(mm, preferred_zone), z, pageset, gfp_flags & gfp.__GFP_OTHER_NODE != 0)
     return pg
-
-
-def check_new_page(mm: Mm, pg: u64, at: u64) -> bool:
-    """Whether a page on its way out is in a bad state (then reported)."""
-    reason: object = None
-    bad_flags: u64 = 0
-    if (
-        page.mapcount(mm, at) == -1
-        and mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] == 0
-        and page.count(mm, at) == 0
-        and mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & mm.check_at_prep == 0
-    ):
-        return False
-    if page.mapcount(mm, at) != -1:
-        reason = "nonzero mapcount"
-    if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0:
-        reason = "non-NULL mapping"
-    if page.count(mm, at) != 0:
-        reason = "nonzero _count"
-    if mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & mm.check_at_prep != 0:
-        reason = "PAGE_FLAGS_CHECK_AT_PREP flag set"
-        bad_flags = mm.check_at_prep
-    mm.bad_page(pg, reason, bad_flags)
-    return True
 
 
 def prep_new_page(mm: Mm, pg: u64, order: u32, gfp_flags: u32, alloc_flags: u32) -> bool:
     """Make a block ready for its new owner; True if it is bad and must be left alone for ever."""
     at: u64 = address.page_off(mm, pg)
-    other: u64
     i: u64
     for i in range(word.bit(order)):
-        other = pg + (i << abi.SIZEOF_PAGE_SHIFT)
-        if check_new_page(mm, other, address.page_off(mm, other)):
+        if page.is_bad(mm, at + (i << abi.SIZEOF_PAGE_SHIFT), mm.check_at_prep):
+            mm.bad_page_at_alloc(pg + (i << abi.SIZEOF_PAGE_SHIFT), at + (i << abi.SIZEOF_PAGE_SHIFT))
             return True
     page.set_private(mm, at, 0)
     page.set_count(mm, at, 1)

@@ -17,13 +17,13 @@ from physmem.ctype import u32, u64
 def prep_compound_page(mm: Mm, pg: u64, order: u32) -> None:
     """Turn a fresh block of ``order`` >= 1 into a compound page."""
     at: u64 = address.page_off(mm, pg)
-    tail: u64 = address.page_off(mm, pg + abi.SIZEOF_PAGE)
+    tail: u64 = at + abi.SIZEOF_PAGE
     i: u64
     mm.as_u64[(tail + abi.PAGE_COMPOUND_DTOR) >> 3] = mm.free_compound_page
     mm.as_u64[(tail + abi.PAGE_COMPOUND_ORDER) >> 3] = order
     page.set_flag(mm, at, abi.PG_head)
     for i in range(1, word.bit(order)):
-        tail = address.page_off(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT))
+        tail = at + (i << abi.SIZEOF_PAGE_SHIFT)
         page.set_count(mm, tail, 0)
         mm.as_u64[(tail + abi.PAGE_FIRST_PAGE) >> 3] = pg
         page.set_flag(mm, tail, abi.PG_tail)

@@ -17,26 +17,9 @@ from physmem.ctype import s32, u32, u64
 
 def free_pages_check(mm: Mm, pg: u64, at: u64) -> bool:
     """Whether one page is in a bad state (then reported); a good one loses its flags and last_cpupid."""
-    reason: object = None
-    bad_flags: u64 = 0
     flags: u64 = mm.as_u64[(at + abi.PAGE_FLAGS) >> 3]
-    if (
-        page.mapcount(mm, at) != -1
-        or mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0
-        or page.count(mm, at) != 0
-        or flags & mm.check_at_free != 0
-    ):
-        # The last reason that applies is the one the kernel names.
-        if page.mapcount(mm, at) != -1:
-            reason = "nonzero mapcount"
-        if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0:
-            reason = "non-NULL mapping"
-        if page.count(mm, at) != 0:
-            reason = "nonzero _count"
-        if flags & mm.check_at_free != 0:
-            reason = "PAGE_FLAGS_CHECK_AT_FREE flag(s) set"
-            bad_flags = mm.check_at_free
-        mm.bad_page(pg, reason, bad_flags)
+    if page.is_bad(mm, at, mm.check_at_free):
+        mm.bad_page_at_free(pg, at)
         return True
     # page_cpupid_reset_last sets all bits of the field.
     flags |= mm.last_cpupid_bits
@@ -49,7 +32,6 @@ def free_pages_check(mm: Mm, pg: u64, at: u64) -> bool:
 def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
     """Check every page of a block about to be freed; False if any is bad, and then none of it is freed."""
     at: u64 = address.page_off(mm, pg)
-    other: u64
     i: u64
     bad: s32 = 0
     if mm.debug_vm:
@@ -62,8 +44,7 @@ def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
     if free_pages_check(mm, pg, at):
         bad += 1
     for i in range(1, word.bit(order)):
-        other = pg + (i << abi.SIZEOF_PAGE_SHIFT)
-        if free_pages_check(mm, other, address.page_off(mm, other)):
+        if free_pages_check(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT), at + (i << abi.SIZEOF_PAGE_SHIFT)):
             bad += 1
     return bad == 0
 
@@ -71,14 +52,15 @@ def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
 def free_one_page(mm: Mm, zone: u64, pg: u64, pfn: u64, order: u32, migratetype: s32) -> None:
     """Put one block on the zone's buddy lists, under its lock."""
     z: u64 = address.off(mm, zone)
+    pageset: u64 = mmzone.this_cpu_pageset(mm, z)
     mmzone.spin_lock(mm, z)
-    pcp.reset_pages_scanned(mm, z)
+    pcp.reset_pages_scanned(mm, z, pageset)
     if mmzone.has_isolate_pageblock(mm, z) or migratetype == mm.migrate_isolate:
         # Isolation may have begun since the caller looked.
         migratetype = mmzone.pageblock_migratetype(mm, pfn)
     if migratetype >= mm.migrate_types:
         mm.bad_migratetype(pg, migratetype)
-    buddy.__free_one_page(mm, pg, pfn, zone, order, migratetype)
+    buddy.__free_one_page(mm, pg, pfn, zone, pageset, order, migratetype)
     mmzone.spin_unlock(mm, z)
 
 
@@ -104,8 +86,9 @@ def free_hot_cold_page(mm: Mm, pg: u64, cold: bool) -> None:
     pfn: u64 = address.page_to_pfn(mm, pg)
     zone: u64
     z: u64
+    pset: u64
     pageset: u64
-    head: u64
+    lists: u64
     migratetype: s32
     count: s32
     batch: s32
@@ -122,24 +105,23 @@ def free_hot_cold_page(mm: Mm, pg: u64, cold: bool) -> None:
             free_one_page(mm, zone, pg, pfn, 0, migratetype)
             return
         migratetype = abi.MIGRATE_MOVABLE
-    pageset = mmzone.this_cpu_pageset(mm, z)
-    head = pcp.pcp_list(mm, z, mm.this_cpu_off, migratetype)
+    lists = abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * migratetype
+    pset = mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off
+    pageset = address.off(mm, pset)
     if cold:
-        list_head.list_add_tail(mm, pg + abi.PAGE_LRU, head)
+        list_head.list_add_tail(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, pset + lists, pageset + lists)
     else:
-        list_head.list_add(mm, pg + abi.PAGE_LRU, head)
+        list_head.list_add(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, pset + lists, pageset + lists)
     word.add_s32(mm, pageset + abi.PCP_COUNT, 1)
     count = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
     if count >= mm.as_s32[(pageset + abi.PCP_HIGH) >> 2]:
         batch = mm.as_s32[(pageset + abi.PCP_BATCH) >> 2]
-        pcp.free_pcppages_bulk(mm, zone, batch, mm.this_cpu_off)
+        pcp.free_pcppages_bulk(mm, zone, batch, pset, pageset)
         word.add_s32(mm, pageset + abi.PCP_COUNT, -batch)
 
 
 def __free_pages(mm: Mm, pg: u64, order: u32) -> None:
     """``__free_pages``: drop one reference to a block; the last one frees it."""
-    if mm.debug_vm:
-        mm.check_put_page_testzero(pg)
     if page.put_testzero(mm, address.page_off(mm, pg)):
         if order == 0:
             free_hot_cold_page(mm, pg, False)
@@ -151,16 +133,15 @@ def free_pages(mm: Mm, addr: u64, order: u32) -> None:
     """``free_pages``: by direct-map address; address 0 is no page and does nothing."""
     if addr == 0:
         return
-    if mm.debug_vm and not address.virt_addr_valid(mm, addr):
-        mm.vm_bug_on("!virt_addr_valid((void *)addr)", 2922)
+    if mm.debug_vm:
+        mm.check_free_pages(addr)
     __free_pages(mm, address.virt_to_page(mm, addr), order)
 
 
 def put_compound_or_single(mm: Mm, pg: u64, at: u64) -> None:
     """Free what has lost its last reference: by its destructor if it is a compound page."""
     if page.test_flag(mm, at, abi.PG_lru):
-        # Only pages that reclaim knows about are on an LRU list.
-        mm.release_lru_page(pg)
+        mm.unsupported("the last put_page of a page on an LRU list")
     if page.test_flag(mm, at, abi.PG_head):
         if mm.as_u64[(at + abi.SIZEOF_PAGE + abi.PAGE_COMPOUND_DTOR) >> 3] != mm.free_compound_page:
             mm.unsupported("a compound page with a destructor other than free_compound_page")
@@ -175,8 +156,6 @@ def put_page(mm: Mm, pg: u64) -> None:
     head: u64
     head_at: u64
     if not page.test_flag(mm, at, abi.PG_tail):
-        if mm.debug_vm:
-            mm.check_put_page_testzero(pg)
         if page.put_testzero(mm, at):
             put_compound_or_single(mm, pg, at)
         return

@@ -117,10 +117,12 @@ cdef class Mm(AddressSpace):
     cdef public bint rt_task
     cdef public uint64_t mems_allowed
     cdef public object comm
+    cdef public int32_t pid
     cdef public AllocContext ac
     cdef public bint tracing
     cdef public object tracer
     cdef public bint debug_vm
+    cdef public object checker
     cdef public object reporter
 
     @cython.locals(at=uint64_t)
@@ -143,3 +145,19 @@ cdef class Mm(AddressSpace):
     cpdef warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order)
 
     cpdef clear_pages(self, uint64_t page, uint32_t order)
+
+    cpdef bad_page_at_free(self, uint64_t page, uint64_t at)
+
+    cpdef bad_page_at_alloc(self, uint64_t page, uint64_t at)
+
+    cpdef check_buddy(self, uint64_t buddy_at)
+
+    cpdef check_free_one_page(self, uint64_t page, uint64_t zone, int32_t migratetype)
+
+    cpdef check_page_idx(self, uint64_t page, uint64_t zone, uint64_t page_idx, uint32_t order)
+
+    cpdef check_free_pages_prepare(self, uint64_t page, uint32_t order)
+
+    cpdef check_free_pages(self, uint64_t addr)
+
+    cpdef check_put_page_testzero(self, uint64_t at)

@@ -15,6 +15,7 @@ It holds no allocator state.  There are three kinds of attributes:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from physmem import abi, address
 from physmem.ctype import s32, u32, u64
@@ -160,13 +161,15 @@ class Mm(AddressSpace):
     rt_task: bool
     mems_allowed: u64
     comm: str
+    pid: s32
     ac: AllocContext
 
     # what watches the allocator: see kernelmm.study
     tracing: bool
-    tracer: object
+    tracer: Any
     debug_vm: bool
-    reporter: object
+    checker: Any
+    reporter: Any
 
     def __init__(self, ram: Ram, space: Mapping[str, object], numbers: Mapping[str, int]) -> None:
         super().__init__(ram, **space)  # type: ignore[arg-type]
@@ -178,9 +181,11 @@ class Mm(AddressSpace):
         self.rt_task = False
         self.mems_allowed = 0xFFFFFFFFFFFFFFFF
         self.comm = "swapper/0"
+        self.pid = 0
         self.tracing = False
         self.tracer = None
         self.debug_vm = False
+        self.checker = None
         self.reporter = None
         self.set_cpu(0)
 
@@ -234,7 +239,7 @@ class Mm(AddressSpace):
     def warn_alloc_failed(self, gfp_mask: u32, order: u32) -> None:
         """``warn_alloc_failed``: tell whoever listens that an allocation failed."""
         if self.reporter is not None:
-            self.reporter.warn_alloc_failed(self, gfp_mask, order)  # type: ignore[attr-defined]
+            self.reporter.warn_alloc_failed(self, gfp_mask, order)
 
     def unsupported(self, what: str) -> None:
         """Something is needed that is not modelled: always raises UnsupportedError."""
@@ -244,12 +249,55 @@ class Mm(AddressSpace):
         """``prep_zero_page``: zero the frames of a block, as far as the image has their contents."""
         self.ram.clear(address.page_to_phys(self, page), abi.PAGE_SIZE << order)
 
-    def bad_page(self, page: u64, reason: str, bad_flags: u64) -> None:
+    def bad_page_at_free(self, page: u64, at: u64) -> None:
+        """Report a page that was freed in a bad state."""
+        self.report_bad(page, at, self.check_at_free, "PAGE_FLAGS_CHECK_AT_FREE flag(s) set")
+
+    def bad_page_at_alloc(self, page: u64, at: u64) -> None:
+        """Report a free page that is in a bad state when it is to be handed out."""
+        self.report_bad(page, at, self.check_at_prep, "PAGE_FLAGS_CHECK_AT_PREP flag set")
+
+    def report_bad(self, page: int, at: int, flags: int, flags_reason: str) -> None:
+        """Find the reason that the kernel names, of several the last, and report the page."""
+        reason, bad_flags = "", 0
+        if self.as_s32[(at + abi.PAGE_MAPCOUNT) >> 2] != -1:
+            reason = "nonzero mapcount"
+        if self.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0:
+            reason = "non-NULL mapping"
+        if self.as_s32[(at + abi.PAGE_COUNT) >> 2] != 0:
+            reason = "nonzero _count"
+        if self.as_u64[(at + abi.PAGE_FLAGS) >> 3] & flags != 0:
+            reason, bad_flags = flags_reason, flags
+        self.bad_page(page, reason, bad_flags)
+
+    def bad_page(self, page: int, reason: str, bad_flags: int) -> None:
         """``bad_page``: report it, then take the PageBuddy mark off so that it does no more harm."""
         if self.reporter is not None:
-            self.reporter.bad_page(self, page, reason, bad_flags)  # type: ignore[attr-defined]
+            self.reporter.bad_page(self, page, reason, bad_flags)
         self.as_s32[(address.page_off(self, page) + abi.PAGE_MAPCOUNT) >> 2] = -1
 
-    def vm_bug_on_page(self, page: u64, condition: str, line: int) -> None:
-        """A VM_BUG_ON_PAGE of mm/page_alloc.c has failed: always raises, with the kernel's text."""
-        self.reporter.vm_bug_on_page(self, page, condition, line)  # type: ignore[attr-defined]
+    # -- CONFIG_DEBUG_VM: called where the kernel has its VM_BUG_ONs, if debug_vm is on ---------------
+
+    def check_buddy(self, buddy_at: u64) -> None:
+        """The assertion of ``page_is_buddy`` about a buddy found free; raises VmBugOn."""
+        self.checker.page_is_buddy(self, buddy_at)
+
+    def check_free_one_page(self, page: u64, zone: u64, migratetype: s32) -> None:
+        """The assertions with which ``__free_one_page`` begins; raises VmBugOn."""
+        self.checker.free_one_page(self, page, zone, migratetype)
+
+    def check_page_idx(self, page: u64, zone: u64, page_idx: u64, order: u32) -> None:
+        """The assertions of ``__free_one_page`` about the block's place; raises VmBugOn."""
+        self.checker.page_idx(self, page, zone, page_idx, order)
+
+    def check_free_pages_prepare(self, page: u64, order: u32) -> None:
+        """The assertions of ``free_pages_prepare``; raises VmBugOn."""
+        self.checker.free_pages_prepare(self, page, order)
+
+    def check_free_pages(self, addr: u64) -> None:
+        """The assertion of ``free_pages`` about its address; raises VmBugOn."""
+        self.checker.free_pages(self, addr)
+
+    def check_put_page_testzero(self, at: u64) -> None:
+        """The assertion of ``put_page_testzero``; raises VmBugOn."""
+        self.checker.put_page_testzero(self, at)

@@ -68,12 +68,15 @@ cdef inline uint64_t next_populated_zone(Mm mm, uint64_t zone) except? 0xBAD0BAD
     z = address.off(mm, zone)
     return next_zone(mm, zone_nid(mm, z), zone_idx(mm, zone, z) + 1)
 
-cdef inline uint64_t free_area(Mm mm, uint64_t zone, uint32_t order) except? 0xBAD0BAD0BAD0BAD0:
-    return zone + mm.zone_free_area + order * mm.sizeof_free_area
+cdef inline uint64_t free_list(Mm mm, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0:
+    return mm.zone_free_area + order * mm.sizeof_free_area + abi.SIZEOF_LIST_HEAD * migratetype
 
 cdef inline int add_nr_free(Mm mm, uint64_t z, uint32_t order, int32_t delta) except -1:
-    word.add_u64(mm, free_area(mm, z, order) + mm.free_area_nr_free, delta)
+    word.add_u64(mm, z + mm.zone_free_area + order * mm.sizeof_free_area + mm.free_area_nr_free, delta)
     return 0
+
+cdef inline int64_t nr_free(Mm mm, uint64_t z, uint32_t order) except? -0x5BAD5BAD5BAD5BAD:
+    return mm.as_s64[z + mm.zone_free_area + order * mm.sizeof_free_area + mm.free_area_nr_free >> 3]
 
 cdef inline int spin_lock(Mm mm, uint64_t z) except -1:
     if mm.smp:
@@ -85,11 +88,14 @@ cdef inline int spin_unlock(Mm mm, uint64_t z) except -1:
         word.add_u8(mm, z + mm.zone_lock, mm.ticket_lock_inc)
     return 0
 
+cdef inline uint64_t pageset_va(Mm mm, uint64_t z, uint32_t cpu) except? 0xBAD0BAD0BAD0BAD0:
+    return mm.as_u64[z + mm.zone_pageset >> 3] + mm.per_cpu_offset(cpu)
+
 cdef inline uint64_t this_cpu_pageset(Mm mm, uint64_t z) except? 0xBAD0BAD0BAD0BAD0:
     return address.off(mm, mm.as_u64[z + mm.zone_pageset >> 3] + mm.this_cpu_off)
 
 cdef inline uint64_t pageset_of(Mm mm, uint64_t z, uint32_t cpu) except? 0xBAD0BAD0BAD0BAD0:
-    return address.off(mm, mm.as_u64[z + mm.zone_pageset >> 3] + mm.per_cpu_offset(cpu))
+    return address.off(mm, pageset_va(mm, z, cpu))
 
 cdef inline bint cpu_online(Mm mm, uint32_t cpu) except -1:
     if not mm.smp:

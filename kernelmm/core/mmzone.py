@@ -10,7 +10,7 @@ from __future__ import annotations
 from kernelmm.core import page
 from kernelmm.core.mm import Mm
 from physmem import abi, address, word
-from physmem.ctype import s32, u32, u64
+from physmem.ctype import s32, s64, u32, u64
 
 
 def node_data(mm: Mm, nid: s32) -> u64:
@@ -89,14 +89,19 @@ def next_populated_zone(mm: Mm, zone: u64) -> u64:
     return next_zone(mm, zone_nid(mm, z), zone_idx(mm, zone, z) + 1)
 
 
-def free_area(mm: Mm, zone: u64, order: u32) -> u64:
-    """``&zone->free_area[order]``; for a kernel address a kernel address, for a physical one a physical one."""
-    return zone + mm.zone_free_area + order * mm.sizeof_free_area
+def free_list(mm: Mm, order: u32, migratetype: s32) -> u64:
+    """Offset of ``free_area[order].free_list[migratetype]`` in struct zone."""
+    return mm.zone_free_area + order * mm.sizeof_free_area + abi.SIZEOF_LIST_HEAD * migratetype
 
 
 def add_nr_free(mm: Mm, z: u64, order: u32, delta: s32) -> None:
     """``zone->free_area[order].nr_free += delta``."""
-    word.add_u64(mm, free_area(mm, z, order) + mm.free_area_nr_free, delta)
+    word.add_u64(mm, z + mm.zone_free_area + order * mm.sizeof_free_area + mm.free_area_nr_free, delta)
+
+
+def nr_free(mm: Mm, z: u64, order: u32) -> s64:
+    """``zone->free_area[order].nr_free``: blocks, signed as the watermark arithmetic takes it."""
+    return mm.as_s64[(z + mm.zone_free_area + order * mm.sizeof_free_area + mm.free_area_nr_free) >> 3]
 
 
 def spin_lock(mm: Mm, z: u64) -> None:
@@ -111,14 +116,19 @@ def spin_unlock(mm: Mm, z: u64) -> None:
         word.add_u8(mm, z + mm.zone_lock, mm.ticket_lock_inc)
 
 
+def pageset_va(mm: Mm, z: u64, cpu: u32) -> u64:
+    """Kernel address of a CPU's ``struct per_cpu_pageset`` of the zone (``per_cpu_ptr``)."""
+    return mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.per_cpu_offset(cpu)
+
+
 def this_cpu_pageset(mm: Mm, z: u64) -> u64:
     """Physical address of the running CPU's ``struct per_cpu_pageset`` of the zone."""
     return address.off(mm, mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off)
 
 
 def pageset_of(mm: Mm, z: u64, cpu: u32) -> u64:
-    """Physical address of any CPU's ``struct per_cpu_pageset`` of the zone (``per_cpu_ptr``)."""
-    return address.off(mm, mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.per_cpu_offset(cpu))
+    """Physical address of a CPU's ``struct per_cpu_pageset`` of the zone."""
+    return address.off(mm, pageset_va(mm, z, cpu))
 
 
 def cpu_online(mm: Mm, cpu: u32) -> bool:

@@ -14,7 +14,7 @@ from physmem cimport word
 
 cpdef int32_t fallback(Mm mm, int32_t migratetype, int32_t i) except? -0x5BAD5BAD
 
-@cython.locals(pfn=uint64_t, moved=uint64_t, pg=uint64_t, at=uint64_t, order=uint64_t)
+@cython.locals(z=uint64_t, head=uint64_t, pfn=uint64_t, moved=uint64_t, pg=uint64_t, at=uint64_t, order=uint64_t)
 cpdef uint64_t move_freepages(Mm mm, uint64_t zone, uint64_t start_pfn, uint64_t end_pfn, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(z=uint64_t, start=uint64_t, end=uint64_t)
@@ -23,7 +23,7 @@ cpdef uint64_t move_freepages_block(Mm mm, uint64_t zone, uint64_t pfn, int32_t 
 @cython.locals(pfn=uint64_t, order=uint64_t, disabled=bint, moved=uint64_t, last=uint64_t)
 cpdef try_to_steal_freepages(Mm mm, uint64_t zone, uint64_t pg, int32_t start_type)
 
-@cython.locals(current=uint32_t, i=int32_t, migratetype=int32_t, buddy_type=int32_t, pg=uint64_t, at=uint64_t)
+@cython.locals(z=uint64_t, current=uint32_t, i=int32_t, migratetype=int32_t, buddy_type=int32_t, pg=uint64_t, at=uint64_t)
 cpdef uint64_t __rmqueue_fallback(Mm mm, uint64_t zone, uint32_t order, int32_t start_migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(pg=uint64_t)

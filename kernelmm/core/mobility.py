@@ -47,6 +47,8 @@ def move_freepages(mm: Mm, zone: u64, start_pfn: u64, end_pfn: u64, migratetype:
     :returns: pages moved
     :raises CorruptionError: a free block's order is impossible
     """
+    z: u64 = address.off(mm, zone)
+    head: u64
     pfn: u64 = start_pfn
     moved: u64 = 0
     pg: u64
@@ -61,9 +63,8 @@ def move_freepages(mm: Mm, zone: u64, start_pfn: u64, end_pfn: u64, migratetype:
         order = page.order(mm, at)
         if order >= abi.MAX_ORDER:
             mm.bad_order(pg, order)
-        list_head.list_move(
-            mm, pg + abi.PAGE_LRU, mmzone.free_area(mm, zone, order) + abi.SIZEOF_LIST_HEAD * migratetype
-        )
+        head = mmzone.free_list(mm, order, migratetype)
+        list_head.list_move(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, zone + head, z + head)
         page.set_freepage_migratetype(mm, at, migratetype)
         pfn += word.bit(order)
         moved += word.bit(order)
@@ -115,6 +116,7 @@ def try_to_steal_freepages(mm: Mm, zone: u64, pg: u64, start_type: s32) -> None:
 
 def __rmqueue_fallback(mm: Mm, zone: u64, order: u32, start_migratetype: s32) -> u64:
     """Take a block from another mobility, the largest first; ``struct page *`` or 0."""
+    z: u64 = address.off(mm, zone)
     current: u32 = abi.MAX_ORDER
     i: s32
     migratetype: s32
@@ -129,20 +131,20 @@ def __rmqueue_fallback(mm: Mm, zone: u64, order: u32, start_migratetype: s32) ->
             i += 1
             if migratetype == abi.MIGRATE_RESERVE:
                 break
-            pg = buddy.first_free(mm, zone, current, migratetype)
+            pg = buddy.first_free(mm, zone, z, current, migratetype)
             if pg == 0:
                 continue
             at = address.page_off(mm, pg)
-            mmzone.add_nr_free(mm, address.off(mm, zone), current, -1)
+            mmzone.add_nr_free(mm, z, current, -1)
             buddy_type = start_migratetype
             if migratetype == mm.migrate_cma:
                 buddy_type = migratetype
             else:
                 try_to_steal_freepages(mm, zone, pg, start_migratetype)
             # The steal may have moved the block: unlink it from whichever list it is on now.
-            list_head.list_del(mm, pg + abi.PAGE_LRU)
+            list_head.list_del(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU)
             page.rmv_order(mm, at)
-            buddy.expand(mm, pg, zone, order, current, buddy_type)
+            buddy.expand(mm, pg, at, zone, z, order, current, buddy_type)
             page.set_freepage_migratetype(mm, at, buddy_type)
             if mm.tracing:
                 mm.tracer.mm_page_alloc_extfrag(mm, pg, order, current, start_migratetype, migratetype)

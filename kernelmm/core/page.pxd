@@ -58,7 +58,23 @@ cdef inline int set_freepage_migratetype(Mm mm, uint64_t at, int32_t migratetype
     mm.as_u64[at + abi.PAGE_INDEX >> 3] = migratetype
     return 0
 
+cdef inline bint is_buddy(Mm mm, uint64_t at, uint64_t buddy_at, uint32_t order) except -1:
+    if mm.as_s32[buddy_at + abi.PAGE_MAPCOUNT >> 2] != abi.PAGE_BUDDY_MAPCOUNT_VALUE:
+        return False
+    if mm.as_u64[buddy_at + abi.PAGE_PRIVATE >> 3] != order:
+        return False
+    if zone_id(mm, at) != zone_id(mm, buddy_at):
+        return False
+    if mm.debug_vm:
+        mm.check_buddy(buddy_at)
+    return True
+
+cdef inline bint is_bad(Mm mm, uint64_t at, uint64_t flags) except -1:
+    return mm.as_s32[at + abi.PAGE_MAPCOUNT >> 2] != -1 or mm.as_u64[at + abi.PAGE_MAPPING >> 3] != 0 or mm.as_s32[at + abi.PAGE_COUNT >> 2] != 0 or (mm.as_u64[at + abi.PAGE_FLAGS >> 3] & flags != 0)
+
 cdef inline bint put_testzero(Mm mm, uint64_t at) except -1:
+    if mm.debug_vm:
+        mm.check_put_page_testzero(at)
     word.add_s32(mm, at + abi.PAGE_COUNT, -1)
     return mm.as_s32[at + abi.PAGE_COUNT >> 2] == 0
 

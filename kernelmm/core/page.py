@@ -85,8 +85,33 @@ def set_freepage_migratetype(mm: Mm, at: u64, migratetype: s32) -> None:
     mm.as_u64[(at + abi.PAGE_INDEX) >> 3] = migratetype
 
 
+def is_buddy(mm: Mm, at: u64, buddy_at: u64, order: u32) -> bool:
+    """``page_is_buddy``: the other block is free, of the same order, in the same zone."""
+    if mm.as_s32[(buddy_at + abi.PAGE_MAPCOUNT) >> 2] != abi.PAGE_BUDDY_MAPCOUNT_VALUE:
+        return False
+    if mm.as_u64[(buddy_at + abi.PAGE_PRIVATE) >> 3] != order:
+        return False
+    if zone_id(mm, at) != zone_id(mm, buddy_at):
+        return False
+    if mm.debug_vm:
+        mm.check_buddy(buddy_at)
+    return True
+
+
+def is_bad(mm: Mm, at: u64, flags: u64) -> bool:
+    """Whether a page that nobody should own is mapped, counted, or has one of the ``flags`` set."""
+    return (
+        mm.as_s32[(at + abi.PAGE_MAPCOUNT) >> 2] != -1
+        or mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0
+        or mm.as_s32[(at + abi.PAGE_COUNT) >> 2] != 0
+        or mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & flags != 0
+    )
+
+
 def put_testzero(mm: Mm, at: u64) -> bool:
     """``put_page_testzero``: drop one reference; whether it was the last."""
+    if mm.debug_vm:
+        mm.check_put_page_testzero(at)
     word.add_s32(mm, at + abi.PAGE_COUNT, -1)
     return mm.as_s32[(at + abi.PAGE_COUNT) >> 2] == 0
 

@@ -14,19 +14,16 @@ from physmem import abi, address, list_head, word
 from physmem.ctype import s32, s64, u32, u64
 
 
-def pcp_list(mm: Mm, z: u64, cpu_off: u64, migratetype: s32) -> u64:
-    """Kernel address of ``pcp->lists[migratetype]`` of the CPU whose per-cpu offset is given."""
-    return mm.as_u64[(z + mm.zone_pageset) >> 3] + cpu_off + abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * migratetype
-
-
-def reset_pages_scanned(mm: Mm, z: u64) -> None:
+def reset_pages_scanned(mm: Mm, z: u64, pageset: u64) -> None:
     """Pages are being freed: what reclaim scanned in vain before says nothing any more."""
     scanned: s64 = vmstat.zone_page_state(mm, z, mm.nr_pages_scanned)
     if scanned != 0:
-        vmstat.mod_zone_page_state(mm, z, mm.nr_pages_scanned, -scanned)
+        vmstat.mod_zone_page_state(mm, z, pageset, mm.nr_pages_scanned, -scanned)
 
 
-def rmqueue_bulk(mm: Mm, zone: u64, count: u64, head: u64, migratetype: s32, cold: bool) -> s32:
+def rmqueue_bulk(
+    mm: Mm, zone: u64, pageset: u64, count: u64, head: u64, head_at: u64, migratetype: s32, cold: bool
+) -> s32:
     """Take up to ``count`` single pages off the buddy lists and put them on a per-cpu list, in that order.
 
     :returns: pages taken
@@ -34,32 +31,37 @@ def rmqueue_bulk(mm: Mm, zone: u64, count: u64, head: u64, migratetype: s32, col
     z: u64 = address.off(mm, zone)
     taken: s32 = 0
     pg: u64
+    at: u64
     i: u64
     mmzone.spin_lock(mm, z)
     for i in range(count):
         pg = mobility.__rmqueue(mm, zone, 0, migratetype)
         if pg == 0:
             break
+        at = address.page_off(mm, pg)
         if cold:
-            list_head.list_add_tail(mm, pg + abi.PAGE_LRU, head)
+            list_head.list_add_tail(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, head, head_at)
         else:
-            list_head.list_add(mm, pg + abi.PAGE_LRU, head)
+            list_head.list_add(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, head, head_at)
         # The insertion point moves along, so that the list keeps the order of allocation.
         head = pg + abi.PAGE_LRU
-        if page.freepage_migratetype(mm, address.page_off(mm, pg)) == mm.migrate_cma:
-            vmstat.mod_zone_page_state(mm, z, mm.nr_free_cma_pages, -1)
+        head_at = at + abi.PAGE_LRU
+        if page.freepage_migratetype(mm, at) == mm.migrate_cma:
+            vmstat.mod_zone_page_state(mm, z, pageset, mm.nr_free_cma_pages, -1)
         taken += 1
-    vmstat.mod_zone_page_state(mm, z, abi.NR_FREE_PAGES, -taken)
+    vmstat.mod_zone_page_state(mm, z, pageset, abi.NR_FREE_PAGES, -taken)
     mmzone.spin_unlock(mm, z)
     return taken
 
 
-def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, cpu_off: u64) -> None:
+def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, pcp: u64, pageset: u64) -> None:
     """Return ``count`` pages of a per-cpu pageset to the buddy lists, coldest first.
 
     The mobilities take turns; each time a list is found empty, the next one gives one page more
     a turn.  ``pcp->count`` is the caller's to update.
 
+    :param pcp: kernel address of the pageset whose lists are emptied
+    :param pageset: physical address of the same
     :raises CorruptionError: the lists hold fewer pages than ``pcp->count`` says
     """
     z: u64 = address.off(mm, zone)
@@ -68,11 +70,14 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, cpu_off: u64) -> None:
     migratetype: s32 = 0
     empty: s32
     head: u64
+    lists: u64
     pg: u64
     at: u64
     mt: s32
+    isolating: bool
     mmzone.spin_lock(mm, z)
-    reset_pages_scanned(mm, z)
+    reset_pages_scanned(mm, z, pageset)
+    isolating = mmzone.has_isolate_pageblock(mm, z)
     while to_free != 0:
         empty = 0
         while True:
@@ -80,8 +85,9 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, cpu_off: u64) -> None:
             migratetype += 1
             if migratetype == abi.MIGRATE_PCPTYPES:
                 migratetype = 0
-            head = pcp_list(mm, z, cpu_off, migratetype)
-            if not list_head.list_empty(mm, head):
+            lists = abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * migratetype
+            head = pcp + lists
+            if not list_head.list_empty(mm, head, pageset + lists):
                 break
             empty += 1
             if empty == abi.MIGRATE_PCPTYPES:
@@ -90,22 +96,22 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, cpu_off: u64) -> None:
             # Only one list has pages left: no need to take turns.
             batch_free = to_free
         while True:
-            pg = list_head.last(mm, head) - abi.PAGE_LRU
+            pg = list_head.last(mm, pageset + lists) - abi.PAGE_LRU
             at = address.page_off(mm, pg)
-            list_head.list_del(mm, pg + abi.PAGE_LRU)
+            list_head.list_del(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU)
             mt = page.freepage_migratetype(mm, at)
-            if mmzone.has_isolate_pageblock(mm, z):
+            if isolating:
                 mt = mmzone.pageblock_migratetype(mm, address.page_to_pfn(mm, pg))
             if mt < 0 or mt >= mm.migrate_types:
                 mm.bad_migratetype(pg, mt)
-            buddy.__free_one_page(mm, pg, address.page_to_pfn(mm, pg), zone, 0, mt)
+            buddy.__free_one_page(mm, pg, address.page_to_pfn(mm, pg), zone, pageset, 0, mt)
             if mm.tracing:
                 mm.tracer.mm_page_pcpu_drain(mm, pg, 0, mt)
             to_free -= 1
             if to_free == 0:
                 break
             batch_free -= 1
-            if batch_free == 0 or list_head.list_empty(mm, head):
+            if batch_free == 0 or list_head.list_empty(mm, head, pageset + lists):
                 break
     mmzone.spin_unlock(mm, z)
 
@@ -116,7 +122,7 @@ def drain_pages_zone(mm: Mm, cpu: u32, zone: u64) -> None:
     pageset: u64 = mmzone.pageset_of(mm, z, cpu)
     count: s32 = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
     if count != 0:
-        free_pcppages_bulk(mm, zone, count, mm.per_cpu_offset(cpu))
+        free_pcppages_bulk(mm, zone, count, mmzone.pageset_va(mm, z, cpu), pageset)
         mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] = 0
 
 

@@ -26,7 +26,7 @@ cpdef perform(Mm mm, int64_t code, uint64_t pg, int64_t a, int64_t b, int64_t c)
 @cython.locals(zone=uint64_t, z=uint64_t)
 cpdef int64_t drain_or_set(Mm mm, int64_t code, int64_t a, int64_t b) except? -0x5BAD5BAD5BAD5BAD
 
-@cython.locals(i=uint64_t, k=int64_t, code=int64_t, ident=int64_t, a=int64_t, shown=int64_t, pg=uint64_t, at=uint64_t)
+@cython.locals(i=uint64_t, k=int64_t, code=int64_t, ident=int64_t, a=int64_t, shown=int64_t, other=int64_t, pg=uint64_t, at=uint64_t, record=bint)
 cpdef replay(Mm mm, int64_t[::1] ops, uint64_t[::1] pages, int64_t[::1] results, uint64_t start, uint64_t stop)
 
 cpdef int32_t counted(Mm mm, int64_t code, uint64_t pg, uint64_t at) except? -0x5BAD5BAD

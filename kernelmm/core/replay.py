@@ -68,7 +68,7 @@ def drain_or_set(mm: Mm, code: s64, a: s64, b: s64) -> s64:
     elif code == opcode.SCANNED:
         zone = mmzone.node_data(mm, 0) + mm.pgdat_node_zones + a * mm.sizeof_zone
         z = address.off(mm, zone)
-        vmstat.mod_zone_page_state(mm, z, mm.nr_pages_scanned, b)
+        vmstat.mod_zone_page_state(mm, z, mmzone.this_cpu_pageset(mm, z), mm.nr_pages_scanned, b)
         return mm.as_s64[(z + mm.zone_vm_stat + 8 * mm.nr_pages_scanned) >> 3]
     return -1
 
@@ -78,7 +78,7 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
 
     :param ops: five numbers an operation
     :param pages: ``struct page *`` by id
-    :param results: four numbers an operation
+    :param results: four numbers an operation; or none at all, and then no results are kept
     """
     i: u64
     k: s64
@@ -86,13 +86,16 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
     ident: s64
     a: s64
     shown: s64
+    other: s64
     pg: u64
     at: u64
+    record: bool = len(results) != 0
     for i in range(start, stop):
         code = ops[5 * i]
         ident = ops[5 * i + 1]
         a = ops[5 * i + 2]
         shown = 0
+        other = -1
         pg = 0
         if code == opcode.ALLOC:
             pg = entry.alloc_pages_node(mm, a, ops[5 * i + 4], ops[5 * i + 3])
@@ -113,6 +116,10 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
                     pages[ops[5 * i + 3] + k] = pg + (k << abi.SIZEOF_PAGE_SHIFT) if pg != 0 else 0
             elif pg != 0:
                 perform(mm, code, pg, a, ops[5 * i + 3], ops[5 * i + 4])
+        if pg == 0 and code != opcode.ALLOC and ident < 0:
+            other = drain_or_set(mm, code, a, ops[5 * i + 3])
+        if not record:
+            continue
         if pg != 0:
             at = address.page_off(mm, pg)
             results[4 * i] = address.page_to_pfn(mm, pg)
@@ -123,11 +130,9 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
             results[4 * i] = -1
             results[4 * i + 1] = shown
             results[4 * i + 2] = -1
-            results[4 * i + 3] = -1
-            if code != opcode.ALLOC and ident < 0:
-                if code == opcode.SCANNED:
-                    results[4 * i + 1] = a
-                results[4 * i + 3] = drain_or_set(mm, code, a, ops[5 * i + 3])
+            results[4 * i + 3] = other
+            if code == opcode.SCANNED:
+                results[4 * i + 1] = a
 
 
 def counted(mm: Mm, code: s64, pg: u64, at: u64) -> s32:

@@ -20,7 +20,7 @@ cpdef bint compaction_skipped(Mm mm, uint64_t z, uint32_t order, int32_t classzo
 @cython.locals(high=uint64_t)
 cpdef bint zone_balanced(Mm mm, uint64_t z, uint32_t order, int32_t classzone_idx) except -1
 
-@cython.locals(z=uint64_t, pgdat=uint64_t, head=uint64_t, wanted=int32_t)
+@cython.locals(z=uint64_t, pgdat=uint64_t, head=uint64_t, head_at=uint64_t, wanted=int32_t)
 cpdef wakeup_kswapd(Mm mm, uint64_t zone, uint32_t order, uint32_t classzone_idx)
 
 @cython.locals(refs=uint64_t, end=uint64_t, zref=uint64_t, preferred=uint64_t)

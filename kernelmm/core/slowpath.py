@@ -39,6 +39,7 @@ def wakeup_kswapd(mm: Mm, zone: u64, order: u32, classzone_idx: u32) -> None:
     z: u64 = address.off(mm, zone)
     pgdat: u64 = address.off(mm, mm.as_u64[(z + mm.zone_pgdat) >> 3])
     head: u64 = mm.as_u64[(z + mm.zone_pgdat) >> 3] + mm.pgdat_kswapd_wait_task_list
+    head_at: u64 = pgdat + mm.pgdat_kswapd_wait_task_list
     wanted: s32 = order
     if not mmzone.populated(mm, z):
         return
@@ -46,16 +47,16 @@ def wakeup_kswapd(mm: Mm, zone: u64, order: u32, classzone_idx: u32) -> None:
         mm.as_s32[(pgdat + mm.pgdat_kswapd_max_order) >> 2] = wanted
         if mm.as_u32[(pgdat + mm.pgdat_classzone_idx) >> 2] > classzone_idx:
             mm.as_u32[(pgdat + mm.pgdat_classzone_idx) >> 2] = classzone_idx
-    if list_head.list_empty(mm, head) or zone_balanced(mm, z, order, 0):
+    if list_head.list_empty(mm, head, head_at) or zone_balanced(mm, z, order, 0):
         return
     if mm.smp:
         # The queue's lock, taken and released.
         word.add_u8(mm, pgdat + mm.pgdat_kswapd_wait_lock + 1, mm.ticket_lock_inc)
         word.add_u8(mm, pgdat + mm.pgdat_kswapd_wait_lock, mm.ticket_lock_inc)
-    if list_head.first(mm, head) != list_head.last(mm, head):
+    if list_head.first(mm, head_at) != list_head.last(mm, head_at):
         mm.unsupported("more than one task waiting on kswapd_wait")
     # The waiter lives on kswapd's stack, which an image need not have: empty the queue from its head.
-    list_head.init_list_head(mm, head)
+    list_head.init_list_head(mm, head, head_at)
 
 
 def wake_all_kswapds(mm: Mm, order: u32, ac: AllocContext) -> None:

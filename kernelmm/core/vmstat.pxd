@@ -36,14 +36,12 @@ cdef inline int64_t zone_page_state_snapshot(Mm mm, uint64_t z, int32_t item) ex
             return 0
     return value
 
-cdef inline int mod_zone_page_state(Mm mm, uint64_t z, int32_t item, int64_t delta) except -1:
-    cdef uint64_t pageset
+cdef inline int mod_zone_page_state(Mm mm, uint64_t z, uint64_t pageset, int32_t item, int64_t delta) except -1:
     cdef int64_t x
     cdef int64_t t
     if not mm.smp:
         zone_page_state_add(mm, z, item, delta)
         return 0
-    pageset = mmzone.this_cpu_pageset(mm, z)
     x = delta + mm.as_s8[pageset + mm.pageset_vm_stat_diff + item]
     t = mm.as_s8[pageset + mm.pageset_stat_threshold]
     if x > t or x < -t:
@@ -52,14 +50,12 @@ cdef inline int mod_zone_page_state(Mm mm, uint64_t z, int32_t item, int64_t del
     mm.as_s8[pageset + mm.pageset_vm_stat_diff + item] = x
     return 0
 
-cdef inline int inc_zone_state(Mm mm, uint64_t z, int32_t item) except -1:
-    cdef uint64_t pageset
+cdef inline int inc_zone_state(Mm mm, uint64_t z, uint64_t pageset, int32_t item) except -1:
     cdef int64_t v
     cdef int64_t t
     if not mm.smp:
         zone_page_state_add(mm, z, item, 1)
         return 0
-    pageset = mmzone.this_cpu_pageset(mm, z)
     v = mm.as_s8[pageset + mm.pageset_vm_stat_diff + item] + 1
     if v > 127:
         v = -128
@@ -70,26 +66,26 @@ cdef inline int inc_zone_state(Mm mm, uint64_t z, int32_t item) except -1:
     mm.as_s8[pageset + mm.pageset_vm_stat_diff + item] = v
     return 0
 
-cdef inline int mod_zone_freepage_state(Mm mm, uint64_t z, int64_t nr_pages, int32_t migratetype) except -1:
-    mod_zone_page_state(mm, z, abi.NR_FREE_PAGES, nr_pages)
+cdef inline int mod_zone_freepage_state(Mm mm, uint64_t z, uint64_t pageset, int64_t nr_pages, int32_t migratetype) except -1:
+    mod_zone_page_state(mm, z, pageset, abi.NR_FREE_PAGES, nr_pages)
     if migratetype == mm.migrate_cma:
-        mod_zone_page_state(mm, z, mm.nr_free_cma_pages, nr_pages)
+        mod_zone_page_state(mm, z, pageset, mm.nr_free_cma_pages, nr_pages)
     return 0
 
-cdef inline int zone_statistics(Mm mm, uint64_t preferred_zone, uint64_t z, bint other_node) except -1:
+cdef inline int zone_statistics(Mm mm, uint64_t preferred_zone, uint64_t z, uint64_t pageset, bint other_node) except -1:
     cdef int32_t node
     if not mm.numa:
         return 0
     if mm.as_u64[z + mm.zone_pgdat >> 3] == mm.as_u64[preferred_zone + mm.zone_pgdat >> 3]:
-        inc_zone_state(mm, z, mm.numa_hit)
+        inc_zone_state(mm, z, pageset, mm.numa_hit)
     else:
-        inc_zone_state(mm, z, mm.numa_miss)
-        inc_zone_state(mm, preferred_zone, mm.numa_foreign)
+        inc_zone_state(mm, z, pageset, mm.numa_miss)
+        inc_zone_state(mm, preferred_zone, mmzone.this_cpu_pageset(mm, preferred_zone), mm.numa_foreign)
     node = mm.as_s32[mm.numa_node >> 2]
     if other_node:
         node = mmzone.zone_nid(mm, preferred_zone)
     if mmzone.zone_nid(mm, z) == node:
-        inc_zone_state(mm, z, mm.numa_local)
+        inc_zone_state(mm, z, pageset, mm.numa_local)
     else:
-        inc_zone_state(mm, z, mm.numa_other)
+        inc_zone_state(mm, z, pageset, mm.numa_other)
     return 0

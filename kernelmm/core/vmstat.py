@@ -5,7 +5,8 @@
 On SMP a change to a zone's counter goes into an ``s8`` of the CPU's pageset first and reaches
 ``zone->vm_stat`` and the global ``vm_stat`` only when it exceeds ``stat_threshold``; the *inc*
 and *dec* forms overshoot by half the threshold then, the *mod* form does not.  Without SMP
-there are no differentials.  ``z`` is the physical address of a zone; counts are pages.
+there are no differentials.  ``z`` is the physical address of a zone, ``pageset`` that of the
+running CPU's pageset of the zone; counts are pages.
 """
 
 from __future__ import annotations
@@ -48,15 +49,13 @@ def zone_page_state_snapshot(mm: Mm, z: u64, item: s32) -> s64:
     return value
 
 
-def mod_zone_page_state(mm: Mm, z: u64, item: s32, delta: s64) -> None:
+def mod_zone_page_state(mm: Mm, z: u64, pageset: u64, item: s32, delta: s64) -> None:
     """``__mod_zone_page_state``."""
-    pageset: u64
     x: s64
     t: s64
     if not mm.smp:
         zone_page_state_add(mm, z, item, delta)
         return
-    pageset = mmzone.this_cpu_pageset(mm, z)
     x = delta + mm.as_s8[pageset + mm.pageset_vm_stat_diff + item]
     t = mm.as_s8[pageset + mm.pageset_stat_threshold]
     if x > t or x < -t:
@@ -65,15 +64,13 @@ def mod_zone_page_state(mm: Mm, z: u64, item: s32, delta: s64) -> None:
     mm.as_s8[pageset + mm.pageset_vm_stat_diff + item] = x
 
 
-def inc_zone_state(mm: Mm, z: u64, item: s32) -> None:
+def inc_zone_state(mm: Mm, z: u64, pageset: u64, item: s32) -> None:
     """``__inc_zone_state``."""
-    pageset: u64
     v: s64
     t: s64
     if not mm.smp:
         zone_page_state_add(mm, z, item, 1)
         return
-    pageset = mmzone.this_cpu_pageset(mm, z)
     v = mm.as_s8[pageset + mm.pageset_vm_stat_diff + item] + 1
     if v > 127:
         v = -128
@@ -84,14 +81,14 @@ def inc_zone_state(mm: Mm, z: u64, item: s32) -> None:
     mm.as_s8[pageset + mm.pageset_vm_stat_diff + item] = v
 
 
-def mod_zone_freepage_state(mm: Mm, z: u64, nr_pages: s64, migratetype: s32) -> None:
+def mod_zone_freepage_state(mm: Mm, z: u64, pageset: u64, nr_pages: s64, migratetype: s32) -> None:
     """``__mod_zone_freepage_state``: free pages, and free CMA pages if they are."""
-    mod_zone_page_state(mm, z, abi.NR_FREE_PAGES, nr_pages)
+    mod_zone_page_state(mm, z, pageset, abi.NR_FREE_PAGES, nr_pages)
     if migratetype == mm.migrate_cma:
-        mod_zone_page_state(mm, z, mm.nr_free_cma_pages, nr_pages)
+        mod_zone_page_state(mm, z, pageset, mm.nr_free_cma_pages, nr_pages)
 
 
-def zone_statistics(mm: Mm, preferred_zone: u64, z: u64, other_node: bool) -> None:
+def zone_statistics(mm: Mm, preferred_zone: u64, z: u64, pageset: u64, other_node: bool) -> None:
     """``zone_statistics``: NUMA hits and misses; nothing without CONFIG_NUMA.
 
     :param preferred_zone: physical address of the zone the caller would have liked
@@ -101,14 +98,14 @@ def zone_statistics(mm: Mm, preferred_zone: u64, z: u64, other_node: bool) -> No
     if not mm.numa:
         return
     if mm.as_u64[(z + mm.zone_pgdat) >> 3] == mm.as_u64[(preferred_zone + mm.zone_pgdat) >> 3]:
-        inc_zone_state(mm, z, mm.numa_hit)
+        inc_zone_state(mm, z, pageset, mm.numa_hit)
     else:
-        inc_zone_state(mm, z, mm.numa_miss)
-        inc_zone_state(mm, preferred_zone, mm.numa_foreign)
+        inc_zone_state(mm, z, pageset, mm.numa_miss)
+        inc_zone_state(mm, preferred_zone, mmzone.this_cpu_pageset(mm, preferred_zone), mm.numa_foreign)
     node = mm.as_s32[mm.numa_node >> 2]
     if other_node:
         node = mmzone.zone_nid(mm, preferred_zone)
     if mmzone.zone_nid(mm, z) == node:
-        inc_zone_state(mm, z, mm.numa_local)
+        inc_zone_state(mm, z, pageset, mm.numa_local)
     else:
-        inc_zone_state(mm, z, mm.numa_other)
+        inc_zone_state(mm, z, pageset, mm.numa_other)

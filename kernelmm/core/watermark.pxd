@@ -42,7 +42,6 @@ cdef inline bint leaves_enough(Mm mm, uint64_t z, uint32_t order, uint64_t mark,
     cdef int64_t taken
     cdef int64_t free_cma
     cdef int64_t reserve
-    cdef int64_t blocks
     cdef uint32_t o
     min_pages = mark
     taken = 1
@@ -58,8 +57,7 @@ cdef inline bint leaves_enough(Mm mm, uint64_t z, uint32_t order, uint64_t mark,
     if free_pages - free_cma <= min_pages + reserve:
         return False
     for o in range(order):
-        blocks = mm.as_s64[mmzone.free_area(mm, z, o) + mm.free_area_nr_free >> 3]
-        free_pages -= blocks << o
+        free_pages -= mmzone.nr_free(mm, z, o) << o
         min_pages >>= 1
         if free_pages <= min_pages:
             return False

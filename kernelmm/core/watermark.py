@@ -43,7 +43,6 @@ def leaves_enough(mm: Mm, z: u64, order: u32, mark: u64, classzone_idx: s32, all
     taken: s64 = 1
     free_cma: s64 = 0
     reserve: s64
-    blocks: s64
     o: u32
     free_pages -= (taken << order) - 1
     if alloc_flags & ALLOC_HIGH:
@@ -56,8 +55,7 @@ def leaves_enough(mm: Mm, z: u64, order: u32, mark: u64, classzone_idx: s32, all
     if free_pages - free_cma <= min_pages + reserve:
         return False
     for o in range(order):
-        blocks = mm.as_s64[(mmzone.free_area(mm, z, o) + mm.free_area_nr_free) >> 3]
-        free_pages -= blocks << o
+        free_pages -= mmzone.nr_free(mm, z, o) << o
         min_pages >>= 1
         if free_pages <= min_pages:
             return False

@@ -1,0 +1,362 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A machine to allocate memory on: the front door of the package.
+
+A :class:`Machine` is a kernel's memory with the allocator running on it, under the kernel's names.
+As in C, a ``struct page *`` is its kernel address and memory is a direct-map address, both plain
+integers; what the kernel answers with NULL is None.  What the kernel would not survive raises an
+exception (:mod:`physmem.errors`); what it merely complains about is in :meth:`Machine.dmesg`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from kernelmm import gfp as gfp_bits
+from kernelmm.attach import attach
+from kernelmm.core import compound, entry, free, mmzone, pcp
+
+# Inside a class Python would mangle a name with two underscores.
+from kernelmm.core.entry import __alloc_pages_nodemask as alloc_pages_from
+from kernelmm.core.free import __free_pages as free_struct_pages
+from kernelmm.page_view import PageView
+from kernelmm.study import script as page_script
+from kernelmm.study.debug_vm import DebugVm
+from kernelmm.study.reporter import Reporter
+from kernelmm.study.run import MEMORY_FAULTS, Run, memory_fault
+from kernelmm.study.script import Script
+from kernelmm.study.trace import Event, Tracer
+from physmem import abi, address
+from physmem.dump import Dump, open_dump
+from physmem.errors import AddressError, PhysmemError, UsageError
+from physmem.image.write import write_elf
+from physmem.ram import Ram
+
+__all__ = ["Machine"]
+
+_Path = str | os.PathLike[str]
+
+THISNODE = gfp_bits.__GFP_THISNODE
+
+
+class Machine:
+    """A machine attached to a memory image, or booted.
+
+    :ivar mm: the kernel's view of its memory, which the functions of :mod:`kernelmm.core` take first
+    :ivar dump: its memory as an inspector sees it, always up to date
+    :ivar console: what collects its messages
+    """
+
+    def __init__(self, dump: Dump) -> None:
+        self.mm = attach(dump)
+        self.dump = dump.over(self.mm.ram)
+        self.console = Reporter(dump.layout, self.mm.hz)
+        self.mm.reporter = self.console
+        self.mm.checker = DebugVm(dump.layout, self.console)
+        # The caller's name, in messages: a machine that runs has a process 1.
+        self.mm.comm, self.mm.pid = "init", 1
+
+    @classmethod
+    def attach(cls, path: _Path, layout: _Path | None = None, symbols: _Path | None = None) -> Machine:
+        """Go on where the machine in a memory image stopped; the image itself is never changed.
+
+        :param layout: a ``layout.json``, for a kernel that is not known here
+        :param symbols: a ``symbols.json``
+        :raises PhysmemError: the image cannot be opened, understood or run; says why
+        """
+        dump = open_dump(path, layout=layout, symbols=symbols)
+        try:
+            return cls(dump)
+        except BaseException:
+            dump.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the image file.  The machine's memory lives on until it is garbage."""
+        self.dump.close()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        release = self.dump.info.get("OSRELEASE", "?")
+        nodes, cpus = len(self.dump.pgdats), self.mm.nr_cpus
+        return f"<Machine Linux {release}, {self.ram.size >> 20} MiB, {nodes} nodes, {cpus} CPUs>"
+
+    # -- allocating ----------------------------------------------------------
+
+    def alloc_pages(
+        self, gfp: int, order: int = 0, nid: int | None = None, nodemask: int | Iterable[int] | None = None
+    ) -> int | None:
+        """``alloc_pages_node``, ``alloc_pages_nodemask``: a block of 2^order pages.
+
+        :param gfp: ``gfp_t`` (:mod:`kernelmm.gfp`)
+        :param nid: the node to begin with; default (or -1): the running CPU's
+        :param nodemask: the nodes that are allowed, as a bit mask or as numbers; default: all
+        :returns: ``struct page *``, or None
+        :raises UsageError: there is no such node, or an argument is out of range
+        """
+        gfp = within("gfp", gfp, 0, 0xFFFFFFFF)
+        # There are no larger blocks, so that all larger orders fail alike.
+        order = min(within("order", order, 0, 1 << 31), abi.MAX_ORDER)
+        if nid is None or nid == -1:
+            nid = self.mm.numa_node_id()
+        elif nid not in self.dump.pgdats:
+            raise UsageError(f"alloc_pages: the machine has no node {nid}")
+        with self._operation("alloc_pages"):
+            zonelist = mmzone.node_zonelist(self.mm, nid, gfp & THISNODE != 0)
+            return alloc_pages_from(self.mm, gfp, order, zonelist, node_bits(nodemask)) or None
+
+    def alloc_page(self, gfp: int) -> int | None:
+        """``alloc_page``: one page; ``struct page *``, or None."""
+        return self.alloc_pages(gfp)
+
+    def get_free_pages(self, gfp: int, order: int = 0) -> int | None:
+        """``__get_free_pages``: direct-map address of 2^order pages, or None."""
+        page = self.alloc_pages(gfp, order)
+        return None if page is None else address.page_address(self.mm, page)
+
+    def get_zeroed_page(self, gfp: int) -> int | None:
+        """``get_zeroed_page``: direct-map address of a page of zeros, or None."""
+        with self._operation("get_zeroed_page"):
+            return entry.get_zeroed_page(self.mm, within("gfp", gfp, 0, 0xFFFFFFFF)) or None
+
+    def alloc_pages_exact(self, size: int, gfp: int) -> int | None:
+        """``alloc_pages_exact``: address of adjacent single pages, just enough for ``size`` bytes; or None.
+
+        :raises UsageError: there is nothing to allocate
+        """
+        within("size", size, 1, 1 << 64)
+        if size > abi.PAGE_SIZE << (abi.MAX_ORDER - 1):
+            return self.get_free_pages(gfp, abi.MAX_ORDER)
+        with self._operation("alloc_pages_exact"):
+            return entry.alloc_pages_exact(self.mm, size, within("gfp", gfp, 0, 0xFFFFFFFF)) or None
+
+    # -- freeing -------------------------------------------------------------
+
+    def free_pages(self, addr: int | None, order: int = 0) -> None:
+        """``free_pages``: give back 2^order pages by their direct-map address; NULL does nothing.
+
+        :raises AddressError: no page frame is at this address
+        :raises VmBugOn: the same, with :attr:`debug_vm`
+        """
+        order = within("order", order, 0, abi.MAX_ORDER - 1)
+        if not addr:
+            return
+        if not self.debug_vm:
+            self.virt_to_page(addr + (abi.PAGE_SIZE << order) - 1)
+            self.virt_to_page(addr)
+        with self._operation("free_pages"):
+            free.free_pages(self.mm, addr, order)
+
+    def free_block(self, page: int, order: int = 0) -> None:
+        """``__free_pages``: give back 2^order pages by their first ``struct page *``."""
+        order = within("order", order, 0, abi.MAX_ORDER - 1)
+        self._check_pages(page, 1 << order)
+        with self._operation("__free_pages"):
+            free_struct_pages(self.mm, page, order)
+
+    def free_pages_exact(self, addr: int, size: int) -> None:
+        """``free_pages_exact``: give back what :meth:`alloc_pages_exact` gave."""
+        self.virt_to_page(addr + within("size", size, 1, self.ram.size) - 1)
+        self.virt_to_page(addr)
+        with self._operation("free_pages_exact"):
+            entry.free_pages_exact(self.mm, addr, size)
+
+    # -- references ----------------------------------------------------------
+
+    def get_page(self, page: int) -> None:
+        """``get_page``: take a reference."""
+        self._check_pages(page, 1)
+        with self._operation("get_page"):
+            compound.get_page(self.mm, page)
+
+    def put_page(self, page: int) -> None:
+        """``put_page``: drop a reference; the last one frees the page, or the compound page that it is part of."""
+        self._check_pages(page, 1)
+        with self._operation("put_page"):
+            free.put_page(self.mm, page)
+
+    def split_page(self, page: int, order: int) -> None:
+        """``split_page``: turn an allocated block, not compound, into single pages."""
+        order = within("order", order, 0, abi.MAX_ORDER - 1)
+        self._check_pages(page, 1 << order)
+        with self._operation("split_page"):
+            free.split_page(self.mm, page, order)
+
+    def drain_local_pages(self) -> None:
+        """``drain_local_pages``: return the running CPU's page lists to the free lists."""
+        with self._operation("drain_local_pages"):
+            pcp.drain_local_pages(self.mm)
+
+    def drain_all_pages(self) -> None:
+        """``drain_all_pages``: return every CPU's page lists to the free lists."""
+        with self._operation("drain_all_pages"):
+            pcp.drain_all_pages(self.mm, 0)
+
+    # -- addresses -----------------------------------------------------------
+
+    def page_address(self, page: int) -> int:
+        """Direct-map address of the frame that a ``struct page *`` describes."""
+        self._check_pages(page, 1)
+        return address.page_address(self.mm, page)
+
+    def virt_to_page(self, addr: int) -> int:
+        """``struct page *`` of the frame at a direct-map or kernel-image address; AddressError if there is none."""
+        mm = self.mm
+        if 0 <= addr < 1 << 64 and address.virt_addr_valid(mm, addr):
+            page = address.virt_to_page(mm, addr)
+            if address.page_to_pfn(mm, page) < self.dump.max_pfn:
+                return page
+        raise AddressError(addr, f"no page frame is here: the direct map begins at {mm.page_offset:#x}, {self._pfns}")
+
+    def page_to_pfn(self, page: int) -> int:
+        """Page frame number of a ``struct page *``."""
+        self._check_pages(page, 1)
+        return address.page_to_pfn(self.mm, page)
+
+    def pfn_to_page(self, pfn: int) -> int:
+        """``struct page *`` of a page frame number."""
+        if not 0 <= pfn < self.dump.max_pfn or not address.pfn_has_page(self.mm, pfn):
+            raise AddressError(pfn << abi.PAGE_SHIFT, f"pfn {pfn} has no struct page: {self._pfns}")
+        return address.pfn_to_page(self.mm, pfn)
+
+    def page(self, page: int) -> PageView:
+        """The fields of a ``struct page``, by name."""
+        self._check_pages(page, 1)
+        return PageView(self.mm, self.dump.layout, page)
+
+    @property
+    def _pfns(self) -> str:
+        return f"pfns go from 0 to {self.dump.max_pfn - 1}"
+
+    def _check_pages(self, page: int, count: int) -> None:
+        """Refuse what is not the address of ``count`` entries of the page array; raises AddressError."""
+        if page is None:
+            raise AddressError(0, "NULL is not a struct page")
+        mm = self.mm
+        first = (page - mm.mem_map) >> abi.SIZEOF_PAGE_SHIFT
+        for pfn in (first, first + count - 1):
+            if page % abi.SIZEOF_PAGE or not 0 <= pfn < self.dump.max_pfn or not address.pfn_has_page(mm, pfn):
+                what = "not a struct page" if pfn == first else f"{count} pages from here leave the page array"
+                raise AddressError(page, f"{what}: the page array begins at {mm.mem_map:#x}, {self._pfns}")
+
+    # -- the caller ----------------------------------------------------------
+
+    @property
+    def cpu(self) -> int:
+        """The CPU that calls (``smp_processor_id``)."""
+        return self.mm.cpu
+
+    @contextmanager
+    def on_cpu(self, cpu: int) -> Iterator[None]:
+        """Call from another CPU for a while.
+
+        :raises UsageError: the machine has no such CPU, or it is not online
+        """
+        if not 0 <= cpu < self.mm.nr_cpus or not mmzone.cpu_online(self.mm, cpu):
+            raise UsageError(f"the machine has no online CPU {cpu}")
+        here = self.mm.cpu
+        self.mm.set_cpu(cpu)
+        try:
+            yield
+        finally:
+            self.mm.set_cpu(here)
+
+    # -- watching ------------------------------------------------------------
+
+    @property
+    def debug_vm(self) -> bool:
+        """Whether the kernel's assertions (CONFIG_DEBUG_VM) are checked, and raise VmBugOn."""
+        return self.mm.debug_vm
+
+    @debug_vm.setter
+    def debug_vm(self, on: bool) -> None:
+        self.mm.debug_vm = on
+
+    @contextmanager
+    def trace(self, sink: Callable[[Event], None] | None = None) -> Iterator[Tracer]:
+        """Switch the kmem tracepoints on for a while.
+
+        :param sink: called with each event; by default the tracer collects them
+        """
+        before = self.mm.tracer, self.mm.tracing
+        tracer = Tracer(sink)
+        self.mm.tracer, self.mm.tracing = tracer, True
+        try:
+            yield tracer
+        finally:
+            self.mm.tracer, self.mm.tracing = before
+
+    def dmesg(self) -> str:
+        """What the kernel printed since the machine was attached, one line each."""
+        return "".join(f"{line}\n" for line in self.console.lines)
+
+    # -- scripts and files ---------------------------------------------------
+
+    def start(self, script: Script | _Path) -> Run:
+        """Get ready to run a page script (:mod:`kernelmm.study.script`), or a file with one, in slices.
+
+        :raises UsageError: the script is malformed, or not one for this machine; with the line
+        """
+        parsed = script if isinstance(script, Script) else page_script.load(script)
+        return Run(self.mm, parsed, self.dump.pgdats)
+
+    def run(self, script: Script | _Path) -> list[str]:
+        """Run a page script; its result lines.
+
+        :raises PhysmemError: an operation failed as the kernel never does; a note says at which line
+        """
+        run = self.start(script)
+        try:
+            with self.on_cpu(self.cpu):
+                run.step()
+        except PhysmemError as error:
+            error.add_note(f"{run.script.name}: line {run.line}")
+            raise
+        return list(run.lines())
+
+    def save(self, path: _Path) -> None:
+        """Write an ELF core: all that was in the image, at the same addresses and with the same notes, as it is now.
+
+        The file appears whole or not at all; a name that ends in .gz, .xz or .zst is compressed.
+
+        :raises ImageError: it cannot be written
+        """
+        write_elf(path, self.ram, self.dump.image.notes, virt_of=self.mm.page_offset)
+
+    @property
+    def ram(self) -> Ram:
+        """The physical memory."""
+        return self.mm.ram
+
+    @contextmanager
+    def _operation(self, name: str) -> Iterator[None]:
+        """Errors of Python's or C's making, inside, are about what is in memory: say so, by our own error."""
+        try:
+            yield
+        except PhysmemError:
+            raise
+        except MEMORY_FAULTS as error:
+            raise memory_fault(name, error) from error
+
+
+def within(what: str, value: int, low: int, high: int) -> int:
+    """An argument, if it is in the range [low, high]; raises UsageError."""
+    if not low <= value <= high:
+        raise UsageError(f"{what} {value}: must be from {low} to {high}")
+    return value
+
+
+def node_bits(nodes: int | Iterable[int] | None) -> int:
+    """``nodemask_t`` as a word, 0 for all nodes; raises UsageError."""
+    if nodes is None:
+        return 0
+    if isinstance(nodes, int):
+        return within("nodemask", nodes, 1, (1 << 64) - 1)
+    bits = sum(1 << within("node", nid, 0, 63) for nid in set(nodes))
+    return within("nodemask", bits, 1, (1 << 64) - 1)

@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line ``physmem VERB IMAGE ...``: one module a verb, and what they share in ``common``."""
+
+from __future__ import annotations
+
+from physmem.cli.common import Program
+
+__all__ = ["main"]
+
+_VERBS = {
+    "info": "physmem.cli.info",
+}
+
+main = Program("physmem", _VERBS, "Open the memory image of a Linux machine, and see how it uses its memory.")

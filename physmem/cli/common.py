@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What every command line of this project has in common.
+
+A program is a :class:`Program`: a click group whose verbs are imported when they are called, and
+which ends with status 0 if all is well, 1 if a check found something, 2 with one line on standard
+error if the input or the command line is bad.  A verb is a module with a click command named
+``command``, which returns the exit status (None is 0)::
+
+    @click.command(epilog=example("physmem info A.vmcore.xz"))
+    @click.argument("image", type=click.Path())
+    @dump_options
+    @json_option
+    def command(image: str, options: DumpOptions, as_json: bool) -> None:
+        with options.open(image) as dump:
+            ...
+
+In JSON, counts and PFNs are numbers; addresses and flag words, which a double cannot hold, are
+strings as in ``"0xffffea0000140000"``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+from physmem.errors import PhysmemError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from physmem.dump import Dump
+
+__all__ = [
+    "FOUND",
+    "DumpOptions",
+    "Program",
+    "console",
+    "dump_options",
+    "echo_json",
+    "echo_table",
+    "example",
+    "json_option",
+]
+
+#: Exit status of a check that found something.
+FOUND = 1
+#: Exit status when the input or the command line is bad.
+BAD = 2
+#: Exit status when nobody reads the output any more, or at Ctrl-C: as a shell reports those signals.
+PIPE_CLOSED = 128 + 13
+INTERRUPTED = 128 + 2
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Program(click.Group):
+    """A command line with verbs.
+
+    :param name: what messages begin with
+    :param verbs: module of each verb, in the order that ``--help`` lists them
+    :param about: the first lines of ``--help``
+    """
+
+    def __init__(self, name: str, verbs: Mapping[str, str], about: str) -> None:
+        super().__init__(name, help=about, context_settings={"help_option_names": ["-h", "--help"]})
+        self.verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.verbs:
+            return None
+        command: click.Command = importlib.import_module(self.verbs[cmd_name]).command
+        command.name = cmd_name
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            status = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # To be taken here: click itself would end with 1, which says that a check found something.
+            _abandon_output()
+            return PIPE_CLOSED
+        return status
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, and leave the process (unless ``standalone_mode`` is off) with the verb's exit status."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            sys.exit(super().main(args, prog_name, complete_var, standalone_mode=False, **extra))
+        except click.UsageError as error:
+            path = error.ctx.command_path if error.ctx else self.name
+            self._fail(f"{error.format_message().rstrip('.')} (see '{path} --help')")
+        except click.ClickException as error:
+            self._fail(error.format_message())
+        except (click.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        except PhysmemError as error:
+            self._fail(str(error))
+        except OSError as error:
+            _abandon_output()
+            self._fail(f"{error.filename or 'output'}: {error.strerror or error}")
+
+    def _fail(self, message: str) -> NoReturn:
+        click.echo(f"{self.name}: {' '.join(message.split())}", err=True)
+        sys.exit(BAD)
+
+
+def _abandon_output() -> None:
+    """Let what is left in the buffer of standard output go nowhere, when it cannot go where it should."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def example(*lines: str) -> str:
+    """The epilog of a command: what to type."""
+    return "\b\n" + "\n".join(["Example:" if len(lines) == 1 else "Examples:", *(f"  {line}" for line in lines)])
+
+
+@dataclass(frozen=True)
+class DumpOptions:
+    """How to open an image, as the common options of the command line say it.
+
+    :ivar layout: a ``layout.json``, or None
+    :ivar symbols: a ``symbols.json``, or None
+    """
+
+    layout: str | None = None
+    symbols: str | None = None
+
+    def open(self, image: str) -> Dump:
+        """Open a memory image; raises what :func:`physmem.dump.open_dump` does."""
+        from physmem.dump import open_dump  # brings numpy along, which --help does not need
+
+        return open_dump(image, layout=self.layout, symbols=self.symbols)
+
+
+def dump_options(command: F) -> F:
+    """Give a command ``--layout`` and ``--symbols``, which reach it as one argument ``options``: DumpOptions."""
+
+    @click.option("--layout", metavar="FILE", type=click.Path(), help="Struct layouts of the kernel (layout.json).")
+    @click.option("--symbols", metavar="FILE", type=click.Path(), help="Addresses of its symbols (symbols.json).")
+    @functools.wraps(command)
+    def wrapper(*args: Any, layout: str | None, symbols: str | None, **kwargs: Any) -> Any:
+        return command(*args, options=DumpOptions(layout, symbols), **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def json_option(command: F) -> F:
+    """Give a command ``--json``, which reaches it as ``as_json``: bool."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def echo_json(value: Any) -> None:
+    """Print a value as JSON; numpy's numbers are numbers."""
+    click.echo(json.dumps(value, indent=1, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def console() -> Console:
+    """A rich console on standard output, which takes text literally: what an image says is never markup."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def echo_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
+    """Print a table: ruled on a terminal, aligned plain text in a pipe.
+
+    :param right: the columns to align to the right
+    """
+    text = [[str(cell) for cell in row] for row in rows]
+    numeric = [column in set(right) for column in columns]
+    if sys.stdout.isatty():
+        from rich import box
+        from rich.table import Table
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for column, is_right in zip(columns, numeric, strict=True):
+            table.add_column(column, justify="right" if is_right else "left", overflow="fold")
+        for row in text:
+            table.add_row(*row)
+        console().print(table)
+        return
+    widths = [max(len(row[i]) for row in [list(columns), *text]) for i in range(len(columns))]
+    for row in [list(columns), *text]:
+        cells = zip(row, widths, numeric, strict=True)
+        click.echo("  ".join(c.rjust(w) if is_right else c.ljust(w) for c, w, is_right in cells).rstrip())

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sections of a sparse memory map, and the migratetype of every pageblock (include/linux/mmzone.h, mm/page_alloc.c).
+
+A section is 128 MiB of physical memory.  Besides its part of the page array it has the
+pageblock flags: four bits for each pageblock of 2^pageblock_order pages, three of which are
+the migratetype of the pageblock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.dump import Dump
+from physmem.errors import AbsentError, UnsupportedError
+
+__all__ = ["ABSENT", "NO_SECTION", "Section", "pageblock_types", "sections"]
+
+#: In the array of migratetypes: no section there, so that the pageblock has none.
+NO_SECTION = -1
+#: The section's flags are not in the image.
+ABSENT = -2
+
+
+class Section(NamedTuple):
+    """A section that has memory: its number, ``section_mem_map``, and the address of its pageblock flags."""
+
+    nr: int
+    mem_map: int
+    pageblock_flags: int
+
+
+def sections(dump: Dump) -> Iterator[Section]:
+    """The sections below ``max_pfn`` that are marked present.
+
+    :raises UnsupportedError: the kernel's memory map is flat
+    :raises AbsentError: the table of sections is not in the image
+    :raises AddressError: a pointer in it leads nowhere
+    """
+    layout = dump.layout
+    if "mem_section" not in dump.symbols:
+        raise UnsupportedError("not modelled: sections of a flat memory map")
+    per_root = layout.constant("SECTIONS_PER_ROOT")
+    count = -(-dump.max_pfn >> layout.constant("PFN_SECTION_SHIFT"))
+    present = layout.constant("SECTION_MARKED_PRESENT")
+    dtype = layout.dtype("mem_section", ["section_mem_map", "pageblock_flags"])
+    nr_roots = min(-(-count // per_root), layout.constant("NR_SECTION_ROOTS"))
+    roots = dump.memory.array(dump.virt_to_phys(dump.symbols["mem_section"]), np.uint64, nr_roots)
+    for root in np.flatnonzero(roots).tolist():
+        here = min(per_root, count - root * per_root)
+        for i, entry in enumerate(dump.memory.array(dump.virt_to_phys(int(roots[root])), dtype, here).tolist()):
+            if entry[0] & present:
+                yield Section(root * per_root + i, *entry)
+
+
+def pageblock_types(dump: Dump) -> npt.NDArray[np.int8]:
+    """The migratetype of every pageblock below ``max_pfn``, indexed by PFN >> pageblock_order.
+
+    NO_SECTION and ABSENT stand where there is none.  Raises what :func:`sections` does.
+    """
+    layout = dump.layout
+    blocks_shift = layout.constant("PFN_SECTION_SHIFT") - layout.constant("pageblock_order")
+    types = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int8)
+    words = layout.constant("SECTION_BLOCKFLAGS_BITS") // 64
+    bit = np.arange(1 << blocks_shift) * layout.constant("NR_PAGEBLOCK_BITS")
+    # Bits are counted from the top of a word down, so that the last of the three is the lowest.
+    shift = (63 - (bit % 64 + layout.constant("PB_migrate_end"))).astype(np.uint64)
+    mask = np.uint64((2 << layout.constant("PB_migrate_end") - layout.constant("PB_migrate")) - 1)
+    for section in sections(dump):
+        first = section.nr << blocks_shift
+        here = types[first : first + (1 << blocks_shift)]
+        try:
+            flags = dump.memory.array(dump.virt_to_phys(section.pageblock_flags), np.uint64, words)
+        except AbsentError:
+            here[:] = ABSENT
+        else:
+            here[:] = (flags[bit // 64] >> shift & mask)[: len(here)]
+    return types
