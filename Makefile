@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Each target sets up .venv by itself.  PYTHON chooses the interpreter (3.11 or later).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find physmem kernelmm -name '*.py' -o -name '*.pxd')
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/kernelmm demo
+
+test: $(VENV)/.tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tools/pxd.py --check
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m tools.bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find physmem kernelmm \( -name '*.so' -o -name '_built.json' \) -delete
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "physmem needs Python 3.11 or later")'
+	$(PYTHON) -m venv $(VENV)
+
+# Editable: the sources here are the ones that run; a change to one builds the compiled engine anew.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+$(VENV)/.tests: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
+	touch $@
