@@ -168,6 +168,10 @@ def numbers(dump: Dump) -> dict[str, int]:
         # __count_zone_vm_events counts from PGALLOC_NORMAL - ZONE_NORMAL.
         "pgalloc": layout.enumerator("PGALLOC_NORMAL") - layout.enumerator("ZONE_NORMAL"),
         "pgfree": layout.enumerator("PGFREE"),
+        "compactmigrate_scanned": optional("COMPACTMIGRATE_SCANNED"),
+        "compactfree_scanned": optional("COMPACTFREE_SCANNED"),
+        "compactisolated": optional("COMPACTISOLATED"),
+        "pg_hwpoison": layout.enum("pageflags").get("PG_hwpoison", -1),
         "var_node_data": variable("node_data") if numa else 0,
         "contig_page_data": 0 if numa else dump.symbols["contig_page_data"],
         "var_mem_section": variable("mem_section"),
@@ -184,6 +188,8 @@ def numbers(dump: Dump) -> dict[str, int]:
         "free_compound_page": dump.symbols["free_compound_page"],
         "free_huge_page": dump.symbols["free_huge_page"] if "free_huge_page" in dump.symbols else 0,
         "var_cpu_online_bits": variable("cpu_online_bits"),
+        "var_fail_page_alloc": variable("fail_page_alloc") if "fail_page_alloc" in dump.symbols else 0,
+        "percpu_net_rand_state": dump.symbols["net_rand_state"] if "net_rand_state" in dump.symbols else 0,
         "nr_cpus": dump.s32(dump.symbols["nr_cpu_ids"]) if smp else 1,
     }
     return found
@@ -198,8 +204,10 @@ def attach(dump: Dump) -> Mm:
     :raises CorruptionError: a structure contradicts itself so badly that there is nothing to run on
     """
     values = numbers(dump)
-    ram = Ram.from_image(dump.image, dump.max_pfn << abi.PAGE_SHIFT)
+    # One frame more than the machine has: the running task's kernel stack, for lists that live in a function.
+    ram = Ram.from_image(dump.image, max(dump.image.size, dump.max_pfn << abi.PAGE_SHIFT) + abi.PAGE_SIZE)
     mm = Mm(ram, dump.over(ram).space(ram), values)
+    mm.stack = mm.page_offset + ram.size - abi.PAGE_SIZE
     require_present(mm, dump)
     return mm
 

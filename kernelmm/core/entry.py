@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import alloc, free, mmzone, slowpath, watermark
+from kernelmm.core import alloc, fault, free, mmzone, slowpath, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from physmem import abi, address, word
 from physmem.ctype import s32, u32, u64
@@ -31,6 +31,8 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
     ac.migratetype = gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled())
     ac.zonelist = zonelist
     gfp_mask &= mm.as_u32[mm.var_gfp_allowed_mask >> 2]
+    if fault.should_fail_alloc_page(mm, gfp_mask, order):
+        return 0
     if mm.as_u64[(alloc.zonerefs(mm, zonelist) + abi.ZONEREF_ZONE) >> 3] == 0:
         # A node without memory, asked for its own memory only.
         return 0

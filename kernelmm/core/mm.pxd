@@ -91,6 +91,10 @@ cdef class Mm(AddressSpace):
     cdef public int32_t numa_other
     cdef public int32_t pgalloc
     cdef public int32_t pgfree
+    cdef public int32_t compactmigrate_scanned
+    cdef public int32_t compactfree_scanned
+    cdef public int32_t compactisolated
+    cdef public int32_t pg_hwpoison
     cdef public uint64_t var_node_data
     cdef public uint64_t var_mem_section
     cdef public uint64_t var_vm_stat
@@ -108,11 +112,14 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t free_huge_page
     cdef public uint32_t nr_cpus
     cdef public uint64_t var_cpu_online_bits
+    cdef public uint64_t var_fail_page_alloc
+    cdef public uint64_t percpu_net_rand_state
     cdef public uint32_t cpu
     cdef public uint64_t this_cpu_off
     cdef public uint64_t vm_events
     cdef public uint64_t numa_node
     cdef public uint32_t task_flags
+    cdef public uint64_t stack
     cdef public bint in_interrupt
     cdef public bint rt_task
     cdef public uint64_t mems_allowed

@@ -25,6 +25,14 @@ from physmem.space import AddressSpace
 
 __all__ = ["AllocContext", "Mm"]
 
+#: The shifts and mask of each of the four generators behind prandom_u32.
+_TAUSWORTHE = (
+    (6, 13, 0xFFFFFFFE, 18),
+    (2, 27, 0xFFFFFFF8, 2),
+    (13, 21, 0xFFFFFFF0, 7),
+    (3, 12, 0xFFFFFF80, 13),
+)
+
 
 class AllocContext:
     """``struct alloc_context``: what stays the same through one allocation (mm/internal.h)."""
@@ -131,6 +139,10 @@ class Mm(AddressSpace):
     numa_other: s32
     pgalloc: s32
     pgfree: s32
+    compactmigrate_scanned: s32
+    compactfree_scanned: s32
+    compactisolated: s32
+    pg_hwpoison: s32
 
     # kernel variables: physical addresses (but for per-cpu ones, which are offsets; see this_cpu)
     var_node_data: u64
@@ -150,6 +162,8 @@ class Mm(AddressSpace):
     free_huge_page: u64
     nr_cpus: u32
     var_cpu_online_bits: u64
+    var_fail_page_alloc: u64
+    percpu_net_rand_state: u64
 
     # the caller
     cpu: u32
@@ -157,6 +171,7 @@ class Mm(AddressSpace):
     vm_events: u64
     numa_node: u64
     task_flags: u32
+    stack: u64
     in_interrupt: bool
     rt_task: bool
     mems_allowed: u64
@@ -240,6 +255,23 @@ class Mm(AddressSpace):
         """``warn_alloc_failed``: tell whoever listens that an allocation failed."""
         if self.reporter is not None:
             self.reporter.warn_alloc_failed(self, gfp_mask, order)
+
+    def prandom_u32(self) -> int:
+        """``prandom_u32``: the next number of the running CPU's generator (four Tausworthe ones, lib/random32.c)."""
+        if self.percpu_net_rand_state == 0:
+            self.unsupported("a probability between 0 and 100: the state of prandom_u32 (net_rand_state) is unknown")
+        at = address.off(self, self.percpu_net_rand_state + self.this_cpu_off)
+        mixed = 0
+        for i, (a, b, keep, d) in enumerate(_TAUSWORTHE):
+            s = self.as_u32[(at >> 2) + i]
+            s = ((s & keep) << d ^ ((s << a & 0xFFFFFFFF) ^ s) >> b) & 0xFFFFFFFF
+            self.as_u32[(at >> 2) + i] = s
+            mixed ^= s
+        return mixed
+
+    def hwpoisoned(self, at: int) -> bool:
+        """``PageHWPoison``; never without CONFIG_MEMORY_FAILURE."""
+        return self.pg_hwpoison >= 0 and bool(self.as_u64[(at + abi.PAGE_FLAGS) >> 3] >> self.pg_hwpoison & 1)
 
     def unsupported(self, what: str) -> None:
         """Something is needed that is not modelled: always raises UnsupportedError."""

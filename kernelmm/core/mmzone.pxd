@@ -105,6 +105,10 @@ cdef inline bint cpu_online(Mm mm, uint32_t cpu) except -1:
 cdef inline bint has_isolate_pageblock(Mm mm, uint64_t z) except -1:
     return mm.zone_nr_isolate_pageblock != 0 and mm.as_u64[z + mm.zone_nr_isolate_pageblock >> 3] != 0
 
+cdef inline int add_nr_isolate_pageblock(Mm mm, uint64_t z, int32_t delta) except -1:
+    word.add_u64(mm, z + mm.zone_nr_isolate_pageblock, delta)
+    return 0
+
 cdef inline uint64_t pageblock_word(Mm mm, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t section
     cdef uint64_t root

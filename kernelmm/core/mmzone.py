@@ -143,6 +143,11 @@ def has_isolate_pageblock(mm: Mm, z: u64) -> bool:
     return mm.zone_nr_isolate_pageblock != 0 and mm.as_u64[(z + mm.zone_nr_isolate_pageblock) >> 3] != 0
 
 
+def add_nr_isolate_pageblock(mm: Mm, z: u64, delta: s32) -> None:
+    """``zone->nr_isolate_pageblock += delta``."""
+    word.add_u64(mm, z + mm.zone_nr_isolate_pageblock, delta)
+
+
 def pageblock_word(mm: Mm, pfn: u64) -> u64:
     """Physical address of the word of ``mem_section[].pageblock_flags`` that holds the flags of ``pfn``'s pageblock."""
     section: u64 = pfn >> mm.pfn_section_shift

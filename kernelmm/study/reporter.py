@@ -13,6 +13,7 @@ from kernelmm import gfp
 from kernelmm.core.mm import Mm
 from physmem import abi, address
 from physmem.errors import PhysmemError
+from physmem.inspect.pageformat import PageFormat
 from physmem.structs.layout import Layout
 
 __all__ = ["Reporter", "VmBugOn"]
@@ -92,18 +93,13 @@ class Reporter:
     def __init__(self, layout: Layout, hz: int) -> None:
         self.lines: list[str] = []
         self.smp = layout.has("per_cpu_pageset", "stat_threshold")
-        self.nr_pageflags = layout.constant("NR_PAGEFLAGS")
+        self.page_format = PageFormat(layout)
         self.bad_page_interval = BAD_PAGE_INTERVAL * hz
         self.nopage = RateLimit(RATELIMIT_INTERVAL * hz, RATELIMIT_BURST)
         self.nr_shown = 0
         self.nr_unshown = 0
         self.resume = 0
         self.die_counter = 0
-        self.flag_names: dict[int, str] = {}
-        for name, bit in layout.enum("pageflags").items():
-            # A bit may have several names; the first is the one that is printed.
-            if bit < self.nr_pageflags:
-                self.flag_names.setdefault(bit, name.removeprefix("PG_"))
 
     def printk(self, line: str) -> None:
         """Print one line."""
@@ -129,10 +125,7 @@ class Reporter:
 
     def flags(self, flags: int) -> str:
         """A flags word as ``dump_flags`` prints it: the number, and the names of its page flags."""
-        low = flags & ((1 << self.nr_pageflags) - 1)
-        names = [name for bit, name in self.flag_names.items() if low >> bit & 1]
-        rest = low & ~sum(1 << bit for bit in self.flag_names)
-        return f"{flags:#x}({'|'.join([*names, f'{rest:#x}'] if rest else names)})"
+        return f"{flags:#x}({'|'.join(self.page_format.flag_names(flags))})"
 
     def bad_page(self, mm: Mm, page: int, reason: str, bad_flags: int) -> None:
         """``bad_page``: at most 60 reports in a burst, then silence until a minute after its first."""

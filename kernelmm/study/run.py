@@ -76,9 +76,9 @@ class Run:
         :raises PhysmemError: an operation failed as the kernel never does; those before it are done
         """
         stop = len(self.script) if count is None else min(self.done + count, len(self.script))
-        ops, pages, results = (memoryview(a.reshape(-1)) for a in (self.script.ops, self.pages, self._results))
+        ops, results = self.script.ops.reshape(-1).data, self._results.reshape(-1).data
         try:
-            replay(self.mm, ops, pages, results, self.done, stop)
+            replay(self.mm, ops, self.pages.data, results, self.done, stop)
         except PhysmemError:
             raise
         except MEMORY_FAULTS as error:

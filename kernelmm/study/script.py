@@ -10,7 +10,7 @@
 ``g id`` ``p id``       get_page, put_page
 ``G id k`` ``P id k``   the same for the k-th page of id's block
 ``S id order newid``    split_page; the pages become ids newid, newid + 1, ...
-``x id k field value``  write into the k-th page: ``m`` _mapcount, ``c`` _count, ``p`` mapping, ``s`` ``z`` set, clear flags
+``x id k field value``  write to page k: ``m`` _mapcount, ``c`` _count, ``p`` mapping, ``s`` ``z`` set, clear flags
 ``n zoneidx delta``     add to NR_PAGES_SCANNED of a zone of node 0
 ``d`` ``D``             drain_local_pages, drain_all_pages
 ``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up (no result lines)
@@ -42,7 +42,7 @@ MAX_IDS = 1 << 28
 
 #: For each operation: what its words are.
 _GRAMMAR: dict[str, tuple[str, ...]] = {
-    "a": ("newid", "nid", "order", "gfp"),
+    "a": ("newid", "nid", "wanted", "gfp"),
     "f": ("id", "order"),
     "F": ("id", "order"),
     "c": ("id",),
@@ -119,7 +119,7 @@ class _Parser:
         if grammar is None:
             raise self.fail(f"unknown operation {code!r}")
         if len(arguments) != len(grammar):
-            form = " ".join((code, *grammar))
+            form = " ".join((code, *grammar)).replace("wanted", "order")
             raise self.fail(f"expected '{form}', found {len(arguments)} arguments")
         if code in _IGNORED:
             return None
@@ -130,7 +130,7 @@ class _Parser:
             raise self.fail(f"unknown id {ident}: nothing was allocated under it")
         if code == "a":
             self.define(value["newid"], 1)
-            return ord(code), value["newid"], value["nid"], value["order"], value["gfp"]
+            return ord(code), value["newid"], value["nid"], value["wanted"], value["gfp"]
         if code == "S":
             self.define(value["newid"], 1 << value["order"])
             return ord(code), ident, value["order"], value["newid"], 0
@@ -147,7 +147,10 @@ class _Parser:
         if name == "nid":
             return self.number(word, name, 10, -1, 63)
         if name == "order":
-            return self.number(word, name, 10, 0, abi.MAX_ORDER)
+            return self.number(word, name, 10, 0, abi.MAX_ORDER - 1)
+        if name == "wanted":
+            # One too many is asked for in earnest: the kernel has a path for it.
+            return self.number(word, "order", 10, 0, abi.MAX_ORDER)
         if name == "gfp":
             return self.number(word, name, 16, 0, 0xFFFFFFFF)
         if name == "k":
@@ -201,12 +204,16 @@ def load(path: str | os.PathLike[str]) -> Script:
         raise UsageError(f"{os.fspath(path)}: {error.strerror}") from None
 
 
+def has_result(code: int) -> bool:
+    """Whether an operation has a result line."""
+    return chr(code) not in _SILENT
+
+
 def format_results(script: Script, results: npt.NDArray[np.int64], count: int | None = None) -> Iterator[str]:
     """The result lines (without newlines) of the first ``count`` operations."""
     codes = script.ops[:count, 0].tolist()
-    silent = {ord(code) for code in _SILENT}
     for code, (pfn, order, migratetype, pages) in zip(codes, results[:count].tolist(), strict=True):
-        if code not in silent:
+        if has_result(code):
             yield f"{chr(code)} {pfn} {order} {migratetype} {pages}"
 
 
@@ -214,13 +221,14 @@ def parse_results(path: str | os.PathLike[str]) -> list[str]:
     """The lines of a result file, white space normalised; raises UsageError if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            return [" ".join(line.split()) for line in file if line.strip()]
+            lines = [" ".join(line.split()) for line in file]
     except OSError as error:
         raise UsageError(f"{os.fspath(path)}: {error.strerror}") from None
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
 
 
 def run_numbers(script: Script) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]:
     """Fresh ``pages`` and ``results`` arrays for :func:`kernelmm.core.replay.replay`."""
     return np.zeros(script.nr_ids, np.uint64), np.zeros((len(script), 4), np.int64)
-
-

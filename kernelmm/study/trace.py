@@ -7,7 +7,7 @@ tracepoints, under the tracepoints' names.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from kernelmm import gfp
@@ -48,7 +48,7 @@ class Event(NamedTuple):
     name: str
     page: int
     pfn: int
-    fields: dict[str, int | str]
+    fields: Mapping[str, int | str]
     comm: str
     pid: int
     cpu: int
@@ -85,8 +85,8 @@ class Tracer:
 
     def mm_page_alloc(self, mm: Mm, page: int, order: int, gfp_flags: int, migratetype: int) -> None:
         """An allocation has ended; ``page`` is 0 if it failed."""
-        fields = {"order": order, "migratetype": migratetype, "gfp_flags": gfp.gfp_names(gfp_flags)}
-        self._record("mm_page_alloc", mm, page, fields)
+        names = gfp.gfp_names(gfp_flags)
+        self._record("mm_page_alloc", mm, page, {"order": order, "migratetype": migratetype, "gfp_flags": names})
 
     def mm_page_free(self, mm: Mm, page: int, order: int) -> None:
         """A block has lost its last reference."""
@@ -102,7 +102,13 @@ class Tracer:
         self._record("mm_page_pcpu_drain", mm, page, {"order": order, "migratetype": migratetype})
 
     def mm_page_alloc_extfrag(
-        self, mm: Mm, page: int, alloc_order: int, fallback_order: int, alloc_migratetype: int, fallback_migratetype: int
+        self,
+        mm: Mm,
+        page: int,
+        alloc_order: int,
+        fallback_order: int,
+        alloc_migratetype: int,
+        fallback_migratetype: int,
     ) -> None:
         """A block of another mobility was broken up."""
         pageblock_migratetype = mmzone.pageblock_migratetype(mm, address.page_to_pfn(mm, page))
@@ -117,9 +123,9 @@ class Tracer:
         }
         self._record("mm_page_alloc_extfrag", mm, page, fields)
 
-    def _record(self, name: str, mm: Mm, page: int, fields: dict[str, int] | dict[str, int | str]) -> None:
+    def _record(self, name: str, mm: Mm, page: int, fields: Mapping[str, int | str]) -> None:
         pfn = address.page_to_pfn(mm, page) if page else 0
         ticks = (mm.as_u64[mm.var_jiffies >> 3] + _JIFFIES_BEFORE_WRAP * mm.hz) & 0xFFFF_FFFF
         time = ticks * 1_000_000 // mm.hz + self.count
         self.count += 1
-        self._sink(Event(name, page, pfn, {**fields}, mm.comm, mm.pid, mm.cpu, time))
+        self._sink(Event(name, page, pfn, fields, mm.comm, mm.pid, mm.cpu, time))

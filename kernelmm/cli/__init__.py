@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line ``kernelmm VERB ...``: one module a verb, and what they share in ``common``."""
+
+from __future__ import annotations
+
+from physmem.cli.common import Program
+
+__all__ = ["main"]
+
+_VERBS = {
+    "demo": "kernelmm.cli.demo",
+    "run": "kernelmm.cli.run",
+}
+
+main = Program("kernelmm", _VERBS, "Run Linux's page allocator on the memory of a machine.")

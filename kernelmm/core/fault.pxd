@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Written by tools/pxd.py from fault.py; do not edit.
+
+cimport cython
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from kernelmm cimport gfp
+from kernelmm.core.mm cimport Mm
+from physmem cimport word
+cdef enum:
+    PROBABILITY = 0
+cdef enum:
+    INTERVAL = 8
+cdef enum:
+    TIMES = 16
+cdef enum:
+    SPACE = 20
+cdef enum:
+    COUNT = 80
+cdef enum:
+    IGNORE_GFP_HIGHMEM = 128
+cdef enum:
+    IGNORE_GFP_WAIT = 132
+cdef enum:
+    MIN_ORDER = 136
+
+cdef inline bint should_fail(Mm mm, uint64_t attr, int32_t size) except -1:
+    cdef uint64_t probability
+    cdef uint64_t interval
+    cdef int32_t times
+    probability = mm.as_u64[attr + PROBABILITY >> 3]
+    interval = mm.as_u64[attr + INTERVAL >> 3]
+    times = mm.as_s32[attr + TIMES >> 2]
+    if probability == 0 or times == 0:
+        return False
+    if mm.as_s32[attr + SPACE >> 2] > size:
+        word.add_s32(mm, attr + SPACE, -size)
+        return False
+    if interval > 1:
+        word.add_u64(mm, attr + COUNT, 1)
+        if mm.as_u64[attr + COUNT >> 3] % interval != 0:
+            return False
+    if (probability < 100 or mm.percpu_net_rand_state != 0) and probability <= mm.prandom_u32() % 100:
+        return False
+    if times != -1:
+        word.add_s32(mm, attr + TIMES, -1)
+    return True
+
+cdef inline bint should_fail_alloc_page(Mm mm, uint32_t gfp_mask, uint32_t order) except -1:
+    cdef uint64_t attr
+    cdef int32_t pages
+    attr = mm.var_fail_page_alloc
+    pages = word.bit(order)
+    if attr == 0 or mm.as_u64[attr + PROBABILITY >> 3] == 0:
+        return False
+    if order < mm.as_u32[attr + MIN_ORDER >> 2] or gfp_mask & gfp.__GFP_NOFAIL:
+        return False
+    if gfp_mask & gfp.__GFP_HIGHMEM and mm.as_u32[attr + IGNORE_GFP_HIGHMEM >> 2] != 0:
+        return False
+    if gfp_mask & gfp.__GFP_WAIT and mm.as_u32[attr + IGNORE_GFP_WAIT >> 2] != 0:
+        return False
+    return should_fail(mm, attr, pages)
