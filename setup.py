@@ -42,8 +42,10 @@ def rooms() -> list[str]:
 
 def fingerprint() -> dict[str, str]:
     """A hash of each source the extensions are made of, by which a stale build is noticed at import."""
-    sources = [path for path in rooms()] + [
-        path.relative_to(ROOT).as_posix() for package in ("physmem", "kernelmm") for path in (ROOT / package).rglob("*.pxd")
+    sources = rooms() + [
+        path.relative_to(ROOT).as_posix()
+        for package in ("physmem", "kernelmm")
+        for path in (ROOT / package).rglob("*.pxd")
     ]
     return {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in sorted(sources)}
 

@@ -61,7 +61,9 @@ def check_layout(layout: Layout) -> None:
     facts = [(f"offset of page.{name}", layout.offsetof("page", name), want) for name, want in _FIXED_FIELDS.items()]
     facts += [(name, layout.constant(name), want) for name, want in _FIXED_CONSTANTS.items()]
     facts.append(("size of struct page", layout.sizeof("page"), abi.SIZEOF_PAGE))
-    facts.append(("offset of per_cpu_pageset.pcp.lists", layout.offsetof("per_cpu_pageset", "pcp.lists"), abi.PCP_LISTS))
+    facts.append(
+        ("offset of per_cpu_pageset.pcp.lists", layout.offsetof("per_cpu_pageset", "pcp.lists"), abi.PCP_LISTS)
+    )
     for what, is_, want in facts:
         if is_ != want:
             raise LayoutError(f"{layout.source}: {what} is {is_}; the engine supports {want} (Linux 4.0, x86-64)")
@@ -88,11 +90,10 @@ def numbers(dump: Dump) -> dict[str, int]:
         return dump.virt_to_phys(dump.symbols[name])
 
     def optional(name: str) -> int:
-        enumerators = layout.enum("zone_stat_item") | layout.enum("vm_event_item")
-        return enumerators.get(name, -1)
+        return layout.enum("zone_stat_item").get(name, layout.enum("vm_event_item").get(name, -1))
 
     sections_per_root = layout.constant("SECTIONS_PER_ROOT")
-    found = {
+    return {
         "smp": smp,
         "numa": numa,
         "compaction": layout.has("zone", "compact_considered"),
@@ -186,13 +187,12 @@ def numbers(dump: Dump) -> dict[str, int]:
         "percpu_vm_event_states": dump.symbols["vm_event_states"],
         "percpu_numa_node": dump.symbols["numa_node"] if numa else 0,
         "free_compound_page": dump.symbols["free_compound_page"],
-        "free_huge_page": dump.symbols["free_huge_page"] if "free_huge_page" in dump.symbols else 0,
+        "free_huge_page": dump.symbols.find("free_huge_page"),
         "var_cpu_online_bits": variable("cpu_online_bits"),
         "var_fail_page_alloc": variable("fail_page_alloc") if "fail_page_alloc" in dump.symbols else 0,
-        "percpu_net_rand_state": dump.symbols["net_rand_state"] if "net_rand_state" in dump.symbols else 0,
+        "percpu_net_rand_state": dump.symbols.find("net_rand_state"),
         "nr_cpus": dump.s32(dump.symbols["nr_cpu_ids"]) if smp else 1,
     }
-    return found
 
 
 def attach(dump: Dump) -> Mm:

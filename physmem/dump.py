@@ -170,7 +170,7 @@ class Dump:
         f = self.layout.field(tag, name)
         if f.size is None or f.size > 8:
             raise LayoutError(f"struct {tag}.{name} is not an integer")
-        return int.from_bytes(self.read(va + f.offset, f.size), "little", signed=f.signed)
+        return int.from_bytes(self.read(va + f.offset, f.size), "little", signed=bool(f.signed))
 
     # -- nodes and the page array --------------------------------------------
 
@@ -220,9 +220,7 @@ class Dump:
         base = self.mem_map - self.page_offset
         return base + (np.arange(-(-size >> 21), dtype=np.uint64) << np.uint64(21)), 21
 
-    def pages(
-        self, start: int, stop: int, fields: list[str]
-    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
+    def pages(self, start: int, stop: int, fields: list[str]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
         """The ``struct page`` of PFNs [start, stop): a structured array with ``fields``, and which of them exist.
 
         A page without a ``struct page``, or whose ``struct page`` is absent from the image, reads as zeros and
@@ -259,7 +257,7 @@ class Dump:
             "phys_base": self.phys_base,
             "kernel_image_size": KERNEL_IMAGE_SIZE,
             "mem_map": self.mem_map,
-            "memmap": memoryview(np.ascontiguousarray(memmap)),
+            "memmap": np.ascontiguousarray(memmap).data,
             "memmap_shift": shift,
             "list_poison1": self.layout.constant("LIST_POISON1"),
             "list_poison2": self.layout.constant("LIST_POISON2"),

@@ -48,7 +48,7 @@ class _Finder:
 def install() -> None:
     """Put the finder in front; ``physmem`` does so when it is imported."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _Finder())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _Finder())
 
 
 def current() -> str:

@@ -144,7 +144,9 @@ def chunks(
         entries, shift = _pmd_entries(memory, pgd, va, levels)
         if shift == 30:
             base = np.uint64(int(entries[0]) & PTE_ADDRESS & -(1 << 30))
-            large[position : position + here] = base + (np.arange(first, first + here, dtype=np.uint64) << np.uint64(21))
+            large[position : position + here] = base + (
+                np.arange(first, first + here, dtype=np.uint64) << np.uint64(21)
+            )
         else:
             values = entries[first : first + here]
             present = (values & np.uint64(PRESENT)) != 0

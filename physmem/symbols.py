@@ -69,6 +69,10 @@ class Symbols(Mapping[str, int]):
                 f"the address of {name!r} is unknown ({self.source}): give the kernel's symbols with --symbols"
             ) from None
 
+    def find(self, name: str) -> int:
+        """The address of a symbol that a kernel need not have; 0 if it is unknown."""
+        return self._addresses.get(name, 0)
+
     def __contains__(self, name: object) -> bool:
         return name in self._addresses
 

@@ -125,15 +125,11 @@ class Writer:
                 continue
             for alias in node.names:
                 source = self.rooms.get(f"{node.module}.{alias.name}")
-                if source is not None:
+                home = self.rooms.get(node.module or "")
+                is_class = home is not None and home.kind == "compiled" and alias.name in self.hot_classes
+                if source is not None or is_class:
                     found.append(f"from {node.module} cimport {alias.name}")
-                elif (
-                    node.module in self.rooms
-                    and self.rooms[node.module].kind == "compiled"
-                    and alias.name in self.hot_classes
-                ):
-                    found.append(f"from {node.module} cimport {alias.name}")
-                elif node.module in self.rooms and alias.name.islower():
+                elif home is not None and alias.name.islower():
                     raise RoomError(
                         f"{self.room.path}: import the room {node.module}, not its name {alias.name!r}: "
                         "Cython cannot bind one name both ways"
@@ -234,9 +230,9 @@ class Writer:
                 c = self.c_type(name) or "object"
                 self.lines.append(f"    cdef public {c} {node.target.id}")
         for node in cls.body:
-            if isinstance(node, ast.FunctionDef) and not node.name.startswith("__") and not node.decorator_list:
-                if self.is_hot(node, skip_self=True):
-                    self.declare_function(node, indent="    ")
+            is_method = isinstance(node, ast.FunctionDef) and not node.name.startswith("__") and not node.decorator_list
+            if isinstance(node, ast.FunctionDef) and is_method and self.is_hot(node, skip_self=True):
+                self.declare_function(node, indent="    ")
 
     def inline_function(self, function: ast.FunctionDef) -> None:
         self.lint(function)

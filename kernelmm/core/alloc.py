@@ -32,9 +32,7 @@ def next_zones_zonelist(mm: Mm, zref: u64, end: u64, high_zoneidx: s32, nodemask
             mm.bad_zonelist(end)
         zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
         if mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2] <= high_zoneidx and (
-            zone == 0
-            or nodemask == 0
-            or nodemask & word.bit(mmzone.zone_nid(mm, address.off(mm, zone))) != 0
+            zone == 0 or nodemask == 0 or nodemask & word.bit(mmzone.zone_nid(mm, address.off(mm, zone))) != 0
         ):
             return zref
         zref += abi.SIZEOF_ZONEREF
@@ -137,7 +135,7 @@ def reset_alloc_batches(mm: Mm, preferred_zone: u64) -> None:
 
 
 def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_flags: u32, migratetype: s32) -> u64:
-    """Take a page from one zone: a single page from the CPU's list, a block from the buddy lists; 0 if there is none."""
+    """Take a page from one zone: a single one from the CPU's list, a block from the buddy lists; 0 if there is none."""
     z: u64 = address.off(mm, zone)
     taken: s64 = word.bit(order)
     cold: bool = gfp_flags & gfp.__GFP_COLD != 0
@@ -281,9 +279,7 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
 def zone_has_enough(mm: Mm, z: u64, order: u32, alloc_flags: u32, ac: AllocContext) -> bool:
     """Whether the request may take from this zone: above the watermark, or no watermark applies to it."""
     which: u32 = alloc_flags & watermark.ALLOC_WMARK_MASK
-    if watermark.zone_watermark_ok(
-        mm, z, order, watermark.wmark_pages(mm, z, which), ac.classzone_idx, alloc_flags
-    ):
+    if watermark.zone_watermark_ok(mm, z, order, watermark.wmark_pages(mm, z, which), ac.classzone_idx, alloc_flags):
         return True
     if alloc_flags & watermark.ALLOC_NO_WATERMARKS:
         return True

@@ -22,4 +22,3 @@ DRAIN_ALL = 68  # D
 SCANNED = 110  # n zoneidx delta: NR_PAGES_SCANNED of a zone of node 0
 PIN_CPU = 84  # T cpu
 WRITE = 120  # x id k field value: into the k-th page
-

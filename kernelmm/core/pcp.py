@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from kernelmm.core import buddy, mmzone, mobility, page, vmstat
 from kernelmm.core.mm import Mm
-from physmem import abi, address, list_head, word
+from physmem import abi, address, list_head
 from physmem.ctype import s32, s64, u32, u64
 
 
@@ -32,9 +32,9 @@ def rmqueue_bulk(
     taken: s32 = 0
     pg: u64
     at: u64
-    i: u64
+    _: u64
     mmzone.spin_lock(mm, z)
-    for i in range(count):
+    for _ in range(count):
         pg = mobility.__rmqueue(mm, zone, 0, migratetype)
         if pg == 0:
             break

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 
-from kernelmm.core import buddy, free, mmzone, page, pcp, vmstat, watermark
+from kernelmm.core import free, mmzone, page, pcp, vmstat, watermark
 from kernelmm.core.mm import Mm
 from kernelmm.core.mobility import move_freepages, move_freepages_block
 from physmem import abi, address, list_head

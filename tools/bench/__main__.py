@@ -53,16 +53,16 @@ class Contest:
         self.reference = Reference(copy, layout, dict(self.dump.symbols))
         self.fresh = [(phys, bytes(copy[phys : phys + size])) for _, phys, size in self.reference.metadata]
         self.pages, _ = script.run_numbers(self.script)
-        self.ops = memoryview(self.script.ops.reshape(-1))
+        self.ops = self.script.ops.reshape(-1).data
 
     def ours(self) -> int:
         """Nanoseconds of one replay by the engine, memory restored first."""
         for phys, data in self.fresh:
             self.mm.ram.as_u8[phys : phys + len(data)] = data
         self.pages[:] = 0
-        results = memoryview(np.zeros(0, np.int64))
+        results = np.zeros(0, np.int64).data
         start = time.perf_counter_ns()
-        replay.replay(self.mm, self.ops, memoryview(self.pages), results, 0, len(self.script))
+        replay.replay(self.mm, self.ops, self.pages.data, results, 0, len(self.script))
         return time.perf_counter_ns() - start
 
     def theirs(self) -> int:
