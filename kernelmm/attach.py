@@ -9,6 +9,8 @@ checked to be present, so that the hot paths need not ask whether memory is abse
 from __future__ import annotations
 
 from kernelmm.core.mm import Mm
+from kernelmm.pressure import hooks
+from kernelmm.pressure.fields import Fields
 from physmem import abi
 from physmem.dump import Dump
 from physmem.errors import AbsentError, CorruptionError, LayoutError, UnsupportedError
@@ -208,6 +210,8 @@ def attach(dump: Dump) -> Mm:
     ram = Ram.from_image(dump.image, max(dump.image.size, dump.max_pfn << abi.PAGE_SHIFT) + abi.PAGE_SIZE)
     mm = Mm(ram, dump.over(ram).space(ram), values)
     mm.stack = mm.page_offset + ram.size - abi.PAGE_SIZE
+    mm.cold = Fields(dump)
+    mm.pressure = hooks
     require_present(mm, dump)
     return mm
 

@@ -107,3 +107,7 @@ cdef enum:
     SIZEOF_ZONEREF = 16
 cdef enum:
     PF_MEMALLOC = 2048
+cdef enum:
+    PF_EXITING = 4
+cdef enum:
+    PF_MEMALLOC_NOIO = 524288

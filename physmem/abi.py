@@ -85,3 +85,7 @@ SIZEOF_ZONEREF = 16
 
 # task_struct.flags: the task frees memory, and may use all of it to that end
 PF_MEMALLOC = 0x800
+# the task is on its way out
+PF_EXITING = 0x4
+# the task must not start I/O, and neither may what it allocates
+PF_MEMALLOC_NOIO = 0x80000

@@ -13,9 +13,11 @@ import os
 __all__ = [
     "AbsentError",
     "AddressError",
+    "BudgetError",
     "CorruptionError",
     "ImageError",
     "LayoutError",
+    "PanicError",
     "PhysmemError",
     "SymbolError",
     "UnsupportedError",
@@ -57,6 +59,14 @@ class SymbolError(PhysmemError):
 
 class UnsupportedError(PhysmemError):
     """Something that a real kernel would do and this version does not model."""
+
+
+class BudgetError(PhysmemError):
+    """A loop that a real kernel does not bound has taken as many steps as it may: it would hang."""
+
+
+class PanicError(PhysmemError):
+    """A real kernel would have panicked."""
 
 
 class AddressError(PhysmemError):

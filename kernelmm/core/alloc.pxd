@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from kernelmm cimport gfp
 from kernelmm.core cimport compound
+from kernelmm.core cimport cpuset
 from kernelmm.core cimport mmzone
 from kernelmm.core cimport mobility
 from kernelmm.core cimport page
@@ -53,8 +54,11 @@ cpdef bint prep_new_page(Mm mm, uint64_t pg, uint32_t order, uint32_t gfp_flags,
 @cython.locals(pg=uint64_t)
 cpdef uint64_t take_from_zone(Mm mm, AllocContext ac, uint64_t zone, uint32_t order, uint32_t gfp_mask, uint32_t alloc_flags) except? 0xBAD0BAD0BAD0BAD0
 
-@cython.locals(refs=uint64_t, end=uint64_t, zref=uint64_t, zone=uint64_t, z=uint64_t, pg=uint64_t, allowednodes=uint64_t, zlc_active=bint, did_zlc_setup=bint, fair_skipped=uint32_t, rescan=bint)
+@cython.locals(refs=uint64_t, end=uint64_t, zref=uint64_t, zone=uint64_t, z=uint64_t, pg=uint64_t, allowednodes=uint64_t, zlc_active=bint, did_zlc_setup=bint, fair_skipped=uint32_t, rescan=bint, consider_zone_dirty=bint, verdict=uint32_t)
 cpdef uint64_t get_page_from_freelist(Mm mm, uint32_t gfp_mask, uint32_t order, uint32_t alloc_flags, AllocContext ac) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(which=uint32_t)
 cpdef bint zone_has_enough(Mm mm, uint64_t z, uint32_t order, uint32_t alloc_flags, AllocContext ac) except -1
+
+@cython.locals(outcome=int32_t)
+cpdef uint32_t reclaim_verdict(Mm mm, uint64_t zone, uint64_t z, uint32_t order, uint32_t gfp_mask, uint32_t alloc_flags, AllocContext ac) except? 0xBAD0BAD0

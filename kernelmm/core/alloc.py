@@ -11,7 +11,7 @@ only step and the slow path's repeated one.  The entry points are in
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import compound, mmzone, mobility, page, pcp, vmstat, watermark
+from kernelmm.core import compound, cpuset, mmzone, mobility, page, pcp, vmstat, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from physmem import abi, address, list_head, word
 from physmem.ctype import s32, s64, u32, u64
@@ -231,8 +231,8 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
     did_zlc_setup: bool = False
     fair_skipped: u32
     rescan: bool = True
-    if alloc_flags & watermark.ALLOC_WMARK_LOW and gfp_mask & gfp.__GFP_WRITE:
-        mm.unsupported("dirty limits of zones (__GFP_WRITE)")
+    consider_zone_dirty: bool = alloc_flags & watermark.ALLOC_WMARK_LOW != 0 and gfp_mask & gfp.__GFP_WRITE != 0
+    verdict: u32
     while rescan:
         rescan = False
         fair_skipped = 0
@@ -245,6 +245,10 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
             if zlc_active and not zlc_zone_worth_trying(mm, ac.zonelist, (zref - refs) >> 4, allowednodes):
                 zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
                 continue
+            if mm.cpusets_enabled and alloc_flags & watermark.ALLOC_CPUSET:
+                if not cpuset.node_allowed(mm, mmzone.zone_nid(mm, z), gfp_mask):
+                    zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+                    continue
             if alloc_flags & watermark.ALLOC_FAIR:
                 if mmzone.zone_nid(mm, address.off(mm, ac.preferred_zone)) != mmzone.zone_nid(mm, z):
                     break
@@ -252,15 +256,26 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
                     fair_skipped += 1
                     zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
                     continue
-            if zone_has_enough(mm, z, order, alloc_flags, ac):
+            if consider_zone_dirty and not mm.zone_dirty_ok(z):
+                zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+                continue
+            verdict = watermark.ZONE_TAKE
+            if not zone_has_enough(mm, z, order, alloc_flags, ac):
+                if mm.numa and not did_zlc_setup and mm.as_s32[mm.var_nr_online_nodes >> 2] > 1:
+                    allowednodes = zlc_setup(mm, ac.zonelist, alloc_flags)
+                    zlc_active = True
+                    did_zlc_setup = True
+                verdict = watermark.ZONE_FULL
+                if mm.numa and mm.as_s32[mm.var_zone_reclaim_mode >> 2] != 0:
+                    if mm.zone_allows_reclaim(ac.preferred_zone, zone):
+                        verdict = watermark.ZONE_SKIP
+                        if not zlc_active or zlc_zone_worth_trying(mm, ac.zonelist, (zref - refs) >> 4, allowednodes):
+                            verdict = reclaim_verdict(mm, zone, z, order, gfp_mask, alloc_flags, ac)
+            if verdict == watermark.ZONE_TAKE:
                 pg = take_from_zone(mm, ac, zone, order, gfp_mask, alloc_flags)
                 if pg != 0:
                     return pg
-            elif mm.numa and not did_zlc_setup and mm.as_s32[mm.var_nr_online_nodes >> 2] > 1:
-                allowednodes = zlc_setup(mm, ac.zonelist, alloc_flags)
-                zlc_active = True
-                did_zlc_setup = True
-            if zlc_active:
+            if zlc_active and verdict != watermark.ZONE_SKIP:
                 zlc_mark_zone_full(mm, ac.zonelist, (zref - refs) >> 4)
             zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
         if alloc_flags & watermark.ALLOC_FAIR:
@@ -283,6 +298,20 @@ def zone_has_enough(mm: Mm, z: u64, order: u32, alloc_flags: u32, ac: AllocConte
         return True
     if alloc_flags & watermark.ALLOC_NO_WATERMARKS:
         return True
-    if mm.numa and mm.as_s32[mm.var_zone_reclaim_mode >> 2] != 0:
-        mm.unsupported("zone_reclaim (zone_reclaim_mode is not 0)")
     return False
+
+
+def reclaim_verdict(mm: Mm, zone: u64, z: u64, order: u32, gfp_mask: u32, alloc_flags: u32, ac: AllocContext) -> u32:
+    """What to do with a zone that was too full, after :meth:`~kernelmm.core.mm.Mm.zone_reclaim` had a go at it.
+
+    A zone that was reclaimed from in vain is called full only below the min mark, or if not even one request's
+    worth of pages came of it.
+    """
+    outcome: s32 = mm.zone_reclaim(zone, gfp_mask, order)
+    if outcome < 0:
+        return watermark.ZONE_SKIP
+    if zone_has_enough(mm, z, order, alloc_flags, ac):
+        return watermark.ZONE_TAKE
+    if alloc_flags & watermark.ALLOC_WMARK_MASK == watermark.ALLOC_WMARK_MIN or outcome == 0:
+        return watermark.ZONE_FULL
+    return watermark.ZONE_SKIP

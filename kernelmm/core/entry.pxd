@@ -8,7 +8,6 @@ from kernelmm.core cimport alloc
 from kernelmm.core cimport fault
 from kernelmm.core cimport free
 from kernelmm.core cimport mmzone
-from kernelmm.core cimport slowpath
 from kernelmm.core cimport watermark
 from kernelmm.core.mm cimport AllocContext
 from kernelmm.core.mm cimport Mm
@@ -16,7 +15,7 @@ from physmem cimport abi
 from physmem cimport address
 from physmem cimport word
 
-@cython.locals(ac=AllocContext, alloc_flags=uint32_t, alloc_mask=uint32_t, pg=uint64_t)
+@cython.locals(ac=AllocContext, alloc_flags=uint32_t, alloc_mask=uint32_t, cookie=uint32_t, pg=uint64_t)
 cpdef uint64_t __alloc_pages_nodemask(Mm mm, uint32_t gfp_mask, uint32_t order, uint64_t zonelist, uint64_t nodemask) except? 0xBAD0BAD0BAD0BAD0
 
 cpdef uint64_t alloc_pages_node(Mm mm, int32_t nid, uint32_t gfp_mask, uint32_t order) except? 0xBAD0BAD0BAD0BAD0

@@ -9,8 +9,9 @@
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import alloc, fault, free, mmzone, slowpath, watermark
+from kernelmm.core import alloc, fault, free, mmzone, watermark
 from kernelmm.core.mm import AllocContext, Mm
+from kernelmm.pressure import slowpath
 from physmem import abi, address, word
 from physmem.ctype import s32, u32, u64
 
@@ -25,6 +26,7 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
     ac: AllocContext = mm.ac
     alloc_flags: u32 = watermark.ALLOC_WMARK_LOW | watermark.ALLOC_CPUSET | watermark.ALLOC_FAIR
     alloc_mask: u32
+    cookie: u32
     pg: u64
     ac.high_zoneidx = gfp.gfp_zone(gfp_mask)
     ac.nodemask = nodemask
@@ -38,17 +40,26 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
         return 0
     if mm.migrate_cma >= 0 and ac.migratetype == abi.MIGRATE_MOVABLE:
         alloc_flags |= watermark.ALLOC_CMA
-    alloc.first_zones_zonelist(mm, ac, mm.mems_allowed if nodemask == 0 else nodemask)
-    if ac.preferred_zone == 0:
-        return 0
-    alloc_mask = gfp_mask | gfp.__GFP_HARDWALL
-    pg = alloc.get_page_from_freelist(mm, alloc_mask, order, alloc_flags, ac)
-    if pg == 0:
-        alloc_mask = gfp_mask
-        pg = slowpath.__alloc_pages_slowpath(mm, alloc_mask, order, ac)
-    if mm.tracing:
-        mm.tracer.mm_page_alloc(mm, pg, order, alloc_mask, ac.migratetype)
-    return pg
+    while True:
+        cookie = mm.mems_allowed_seq
+        # The slow path may have changed it.
+        ac.zonelist = zonelist
+        alloc.first_zones_zonelist(mm, ac, mm.mems_allowed if nodemask == 0 else nodemask)
+        pg = 0
+        if ac.preferred_zone != 0:
+            alloc_mask = gfp_mask | gfp.__GFP_HARDWALL
+            pg = alloc.get_page_from_freelist(mm, alloc_mask, order, alloc_flags, ac)
+            if pg == 0:
+                alloc_mask = gfp_mask
+                if mm.task_flags & abi.PF_MEMALLOC_NOIO:
+                    # memalloc_noio_flags: a task that must not start I/O does not allocate with it either.
+                    alloc_mask -= gfp_mask & gfp.GFP_IOFS
+                pg = slowpath.__alloc_pages_slowpath(mm, alloc_mask, order, ac)
+            if mm.tracing:
+                mm.tracer.mm_page_alloc(mm, pg, order, alloc_mask, ac.migratetype)
+        if pg != 0 or cookie == mm.mems_allowed_seq:
+            # Not a failure that only a change of the allowed nodes has caused.
+            return pg
 
 
 def alloc_pages_node(mm: Mm, nid: s32, gfp_mask: u32, order: u32) -> u64:

@@ -141,7 +141,7 @@ def free_pages(mm: Mm, addr: u64, order: u32) -> None:
 def put_compound_or_single(mm: Mm, pg: u64, at: u64) -> None:
     """Free what has lost its last reference: by its destructor if it is a compound page."""
     if page.test_flag(mm, at, abi.PG_lru):
-        mm.unsupported("the last put_page of a page on an LRU list")
+        mm.page_cache_release(pg)
     if page.test_flag(mm, at, abi.PG_head):
         if mm.as_u64[(at + abi.SIZEOF_PAGE + abi.PAGE_COMPOUND_DTOR) >> 3] != mm.free_compound_page:
             mm.unsupported("a compound page with a destructor other than free_compound_page")

@@ -122,10 +122,22 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t stack
     cdef public bint in_interrupt
     cdef public bint rt_task
+    cdef public bint serving_softirq
+    cdef public bint memdie
+    cdef public bint fatal_signal
     cdef public uint64_t mems_allowed
+    cdef public uint32_t mems_allowed_seq
+    cdef public bint cpusets_enabled
+    cdef public uint64_t hardwall_mems
+    cdef public uint64_t current
     cdef public object comm
     cdef public int32_t pid
     cdef public AllocContext ac
+    cdef public object cold
+    cdef public object pressure
+    cdef public uint64_t owners_root
+    cdef public int32_t step_budget
+    cdef public int32_t steps_left
     cdef public bint tracing
     cdef public object tracer
     cdef public bint debug_vm
@@ -150,6 +162,17 @@ cdef class Mm(AddressSpace):
     cpdef bint mobility_disabled(self) except -1
 
     cpdef warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order)
+
+    @cython.locals(result=int32_t)
+    cpdef int32_t zone_reclaim(self, uint64_t zone, uint32_t gfp_mask, uint32_t order) except? -0x5BAD5BAD
+
+    @cython.locals(near=bint)
+    cpdef bint zone_allows_reclaim(self, uint64_t local, uint64_t zone) except -1
+
+    @cython.locals(within=bint)
+    cpdef bint zone_dirty_ok(self, uint64_t z) except -1
+
+    cpdef page_cache_release(self, uint64_t page)
 
     cpdef clear_pages(self, uint64_t page, uint32_t order)
 

@@ -174,10 +174,24 @@ class Mm(AddressSpace):
     stack: u64
     in_interrupt: bool
     rt_task: bool
+    serving_softirq: bool
+    memdie: bool
+    fatal_signal: bool
     mems_allowed: u64
+    mems_allowed_seq: u32
+    cpusets_enabled: bool
+    hardwall_mems: u64
+    current: u64
     comm: str
     pid: s32
     ac: AllocContext
+
+    # what the cold rooms know and do: see kernelmm.pressure
+    cold: Any
+    pressure: Any
+    owners_root: u64
+    step_budget: s32
+    steps_left: s32
 
     # what watches the allocator: see kernelmm.study
     tracing: bool
@@ -194,7 +208,19 @@ class Mm(AddressSpace):
         self.task_flags = 0
         self.in_interrupt = False
         self.rt_task = False
+        self.serving_softirq = False
+        self.memdie = False
+        self.fatal_signal = False
         self.mems_allowed = 0xFFFFFFFFFFFFFFFF
+        self.mems_allowed_seq = 0
+        self.cpusets_enabled = False
+        self.hardwall_mems = 0xFFFFFFFFFFFFFFFF
+        self.current = 0
+        self.cold = None
+        self.pressure = None
+        self.owners_root = 0
+        self.step_budget = 256
+        self.steps_left = 256
         self.comm = "swapper/0"
         self.pid = 0
         self.tracing = False
@@ -272,6 +298,25 @@ class Mm(AddressSpace):
     def hwpoisoned(self, at: int) -> bool:
         """``PageHWPoison``; never without CONFIG_MEMORY_FAILURE."""
         return self.pg_hwpoison >= 0 and bool(self.as_u64[(at + abi.PAGE_FLAGS) >> 3] >> self.pg_hwpoison & 1)
+
+    def zone_reclaim(self, zone: u64, gfp_mask: u32, order: u32) -> s32:
+        """``zone_reclaim``: rather reclaim from this zone than go to another node; ZONE_RECLAIM_*."""
+        result: s32 = self.pressure.zone_reclaim(self, zone, gfp_mask, order)
+        return result
+
+    def zone_allows_reclaim(self, local: u64, zone: u64) -> bool:
+        """``zone_allows_reclaim``: the two zones are near enough."""
+        near: bool = self.pressure.zone_allows_reclaim(self, local, zone)
+        return near
+
+    def zone_dirty_ok(self, z: u64) -> bool:
+        """``zone_dirty_ok``: the zone is within its dirty limit."""
+        within: bool = self.pressure.zone_dirty_ok(self, z)
+        return within
+
+    def page_cache_release(self, page: u64) -> None:
+        """``__page_cache_release``: a page that nobody has any more leaves its LRU list."""
+        self.pressure.page_cache_release(self, page)
 
     def unsupported(self, what: str) -> None:
         """Something is needed that is not modelled: always raises UnsupportedError."""

@@ -33,6 +33,12 @@ cdef enum:
     ALLOC_CMA = 128
 cdef enum:
     ALLOC_FAIR = 256
+cdef enum:
+    ZONE_TAKE = 0
+cdef enum:
+    ZONE_FULL = 1
+cdef enum:
+    ZONE_SKIP = 2
 
 cdef inline uint64_t wmark_pages(Mm mm, uint64_t z, uint32_t which) except? 0xBAD0BAD0BAD0BAD0:
     return mm.as_u64[z + mm.zone_watermark + 8 * which >> 3]

@@ -30,6 +30,11 @@ ALLOC_CPUSET = 0x40
 ALLOC_CMA = 0x80
 ALLOC_FAIR = 0x100
 
+# What get_page_from_freelist does with a zone: take from it, note that it is full, or leave it alone.
+ZONE_TAKE = 0
+ZONE_FULL = 1
+ZONE_SKIP = 2
+
 
 def wmark_pages(mm: Mm, z: u64, which: u32) -> u64:
     """``zone->watermark[which]``, pages."""

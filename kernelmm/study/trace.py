@@ -92,6 +92,10 @@ class Tracer:
         """A block has lost its last reference."""
         self._record("mm_page_free", mm, page, {"order": order})
 
+    def mm_page_free_batched(self, mm: Mm, page: int, cold: bool) -> None:
+        """One of several single pages that are freed together."""
+        self._record("mm_page_free_batched", mm, page, {"order": 0, "cold": int(cold)})
+
     def mm_page_alloc_zone_locked(self, mm: Mm, page: int, order: int, migratetype: int) -> None:
         """A block was taken off the buddy lists; ``page`` is 0 if there was none."""
         fields = {"order": order, "migratetype": migratetype, "percpu_refill": int(order == 0)}

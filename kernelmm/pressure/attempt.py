@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# room: compiled
+"""The part of the slow path that every failing request goes through (mm/page_alloc.c).
+
+Wake kswapd, work out how deep into the reserves the request may reach, and look once more.  Requests that may
+not wait fail here by the thousand, so this room is compiled; what comes after it is in
+:mod:`kernelmm.pressure.slowpath`.
+"""
+
+from __future__ import annotations
+
+from kernelmm import gfp
+from kernelmm.core import alloc, mmzone, watermark
+from kernelmm.core.mm import AllocContext, Mm
+from kernelmm.pressure import wakeup
+from physmem import abi, address
+from physmem.ctype import u32, u64
+
+
+def wake_all_kswapds(mm: Mm, order: u32, ac: AllocContext) -> None:
+    """``wake_all_kswapds``: of every zone the request could have used."""
+    refs: u64 = alloc.zonerefs(mm, ac.zonelist)
+    end: u64 = refs + mm.max_zonerefs * abi.SIZEOF_ZONEREF
+    zref: u64 = alloc.next_zones_zonelist(mm, refs, end, ac.high_zoneidx, ac.nodemask)
+    preferred: u64 = mmzone.zone_idx(mm, ac.preferred_zone, address.off(mm, ac.preferred_zone))
+    while mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3] != 0:
+        wakeup.wakeup_kswapd(mm, mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3], order, preferred)
+        zref = alloc.next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+
+
+def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
+    """``gfp_to_alloc_flags``: how deep into the reserves the request may reach."""
+    alloc_flags: u32 = watermark.ALLOC_WMARK_MIN | watermark.ALLOC_CPUSET
+    # __GFP_HIGH and ALLOC_HIGH are the same bit.
+    alloc_flags |= gfp_mask & gfp.__GFP_HIGH
+    if gfp_mask & (gfp.__GFP_WAIT | gfp.__GFP_NO_KSWAPD) == 0:
+        if not gfp_mask & gfp.__GFP_NOMEMALLOC:
+            alloc_flags |= watermark.ALLOC_HARDER
+        alloc_flags ^= watermark.ALLOC_CPUSET
+    elif mm.rt_task and not mm.in_interrupt:
+        alloc_flags |= watermark.ALLOC_HARDER
+    if not gfp_mask & gfp.__GFP_NOMEMALLOC:
+        if gfp_mask & gfp.__GFP_MEMALLOC:
+            alloc_flags |= watermark.ALLOC_NO_WATERMARKS
+        elif mm.serving_softirq and mm.task_flags & abi.PF_MEMALLOC:
+            alloc_flags |= watermark.ALLOC_NO_WATERMARKS
+        elif not mm.in_interrupt and (mm.task_flags & abi.PF_MEMALLOC or mm.memdie):
+            alloc_flags |= watermark.ALLOC_NO_WATERMARKS
+    if mm.migrate_cma >= 0 and gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled()) == abi.MIGRATE_MOVABLE:
+        alloc_flags |= watermark.ALLOC_CMA
+    return alloc_flags
+
+
+def without_reserves(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, ac: AllocContext) -> u64:
+    """Look through the zones, above the watermarks whatever ``alloc_flags`` says; ``struct page *`` or 0."""
+    return alloc.get_page_from_freelist(
+        mm, gfp_mask, order, alloc_flags - (alloc_flags & watermark.ALLOC_NO_WATERMARKS), ac
+    )
+
+
+def attempt(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) -> u64:
+    """One round of the slow path up to its "last chance": ``struct page *`` or 0."""
+    alloc_flags: u32
+    if not gfp_mask & gfp.__GFP_NO_KSWAPD:
+        wake_all_kswapds(mm, order, ac)
+    alloc_flags = gfp_to_alloc_flags(mm, gfp_mask)
+    if not alloc_flags & watermark.ALLOC_CPUSET and ac.nodemask == 0:
+        # Cpusets do not bind this caller: start from the zonelist's true first zone.
+        alloc.first_zones_zonelist(mm, ac, 0)
+    return without_reserves(mm, gfp_mask, order, alloc_flags, ac)

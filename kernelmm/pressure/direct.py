@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Direct reclaim: a task that needs memory goes and gets it (mm/vmscan.c)."""
+
+from __future__ import annotations
+
+from kernelmm import gfp
+from kernelmm.core import cpuset, mmzone, watermark
+from kernelmm.core.mm import Mm
+from kernelmm.pressure import codes, compaction, kswapd, reclaim, stat, waiting, wakeup, writeback
+from kernelmm.pressure.shrink import ScanControl
+from kernelmm.pressure.zonelist import for_each_zone_zonelist
+from physmem import abi, address, list_head
+
+__all__ = ["shrink_zones", "try_to_free_pages"]
+
+_HARDWALL = gfp.GFP_KERNEL | gfp.__GFP_HARDWALL
+
+
+def compaction_ready(mm: Mm, z: int, order: int) -> bool:
+    """``compaction_ready``: enough is free for compaction to work with."""
+    mark = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) + kswapd.balance_gap(mm, z) + (2 << order)
+    enough = watermark.zone_watermark_ok_safe(mm, z, 0, mark, 0, 0)
+    if compaction.compaction_deferred(mm, z, order):
+        return enough
+    return enough and wakeup.compaction_suitable(mm, z, order, 0, 0) != codes.COMPACT_SKIPPED
+
+
+def shrink_zones(mm: Mm, zonelist: int, sc: ScanControl) -> bool:
+    """``shrink_zones``: every zone of the list once, at this priority; whether any of them has hope."""
+    reclaimable = False
+    for zone in for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(sc.gfp_mask), sc.nodemask):
+        z = address.off(mm, zone)
+        if not mmzone.populated(mm, z) or not cpuset.node_allowed(mm, mmzone.zone_nid(mm, z), _HARDWALL):
+            continue
+        if sc.priority != codes.DEF_PRIORITY and not reclaim.zone_reclaimable(mm, z):
+            continue
+        if mm.compaction and sc.order > codes.PAGE_ALLOC_COSTLY_ORDER and compaction_ready(mm, z, sc.order):
+            sc.compaction_ready = True
+            continue
+        if reclaim.shrink_zone(mm, zone, sc) or reclaim.zone_reclaimable(mm, z):
+            reclaimable = True
+    return reclaimable
+
+
+def do_try_to_free_pages(mm: Mm, zonelist: int, sc: ScanControl) -> int:
+    """``do_try_to_free_pages``: down the priorities until there is enough; 0 if all hope is lost.
+
+    1 means that nothing was reclaimed, but that trying again or compacting makes sense.
+    """
+    while True:
+        total_scanned = 0
+        stat.count(mm, mm.cold.ALLOCSTALL)
+        while True:
+            sc.nr_scanned = 0
+            reclaimable = shrink_zones(mm, zonelist, sc)
+            total_scanned += sc.nr_scanned
+            if sc.nr_reclaimed >= sc.nr_to_reclaim or sc.compaction_ready:
+                break
+            if sc.priority < codes.DEF_PRIORITY - 2:
+                sc.may_writepage = True
+            if total_scanned > sc.nr_to_reclaim + sc.nr_to_reclaim // 2:
+                writeback.wakeup_flusher_threads(mm, total_scanned)
+                sc.may_writepage = True
+            sc.priority -= 1
+            if sc.priority < 0:
+                break
+        if sc.nr_reclaimed:
+            return sc.nr_reclaimed
+        if sc.compaction_ready:
+            return 1
+        if sc.may_thrash:
+            return int(reclaimable)
+        # Once more from the start: memory cgroups might have been spared, if there were any.
+        sc.priority = codes.DEF_PRIORITY
+        sc.may_thrash = True
+
+
+def pfmemalloc_watermark_ok(mm: Mm, pgdat: int) -> bool:
+    """``pfmemalloc_watermark_ok``: at least half of the node's reserves is there; if not, its kswapd is woken."""
+    reserve = free = 0
+    for zone, _ in kswapd.zones_of(mm, pgdat, 0, gfp.ZONE_NORMAL + 1):
+        z = address.off(mm, zone)
+        reserve += watermark.wmark_pages(mm, z, watermark.WMARK_MIN)
+        free += stat.zone_state(mm, z, abi.NR_FREE_PAGES)
+    if reserve == 0 or free > reserve // 2:
+        return True
+    if not kswapd.kswapd_is_woken(mm, pgdat):
+        at = address.off(mm, pgdat)
+        index = mm.as_u32[(at + mm.pgdat_classzone_idx) >> 2]
+        mm.as_u32[(at + mm.pgdat_classzone_idx) >> 2] = min(index, gfp.ZONE_NORMAL)
+        wakeup.wait_lock(mm, at)
+        head = pgdat + mm.pgdat_kswapd_wait_task_list
+        list_head.init_list_head(mm, head, address.off(mm, head))
+    return False
+
+
+def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int) -> bool:
+    """``throttle_direct_reclaim``: wait for kswapd while the reserves are nearly gone; True if killed meanwhile."""
+    if mm.task_flags & codes.PF_KTHREAD or mm.fatal_signal:
+        return False
+    for zone in for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(gfp_mask), nodemask):
+        z = address.off(mm, zone)
+        if mmzone.zone_idx(mm, zone, z) > gfp.ZONE_NORMAL:
+            continue
+        pgdat = mm.as_u64[(z + mm.zone_pgdat) >> 3]
+        if pfmemalloc_watermark_ok(mm, pgdat):
+            return False
+        stat.count(mm, mm.cold.PGSCAN_DIRECT_THROTTLE)
+        while True:
+            kswapd.let_others_run(mm)
+            # A caller that holds a file system's locks waits a second at most.
+            if pfmemalloc_watermark_ok(mm, pgdat) or not gfp_mask & gfp.__GFP_FS or mm.fatal_signal:
+                return mm.fatal_signal
+            waiting.charge(mm, "throttle_direct_reclaim")
+    return False
+
+
+def try_to_free_pages(mm: Mm, zonelist: int, order: int, gfp_mask: int, nodemask: int) -> int:
+    """``try_to_free_pages``: reclaim for a request that could not be served; 0 if nothing could be done."""
+    gfp_mask = reclaim.memalloc_noio_flags(mm, gfp_mask)
+    sc = ScanControl(nr_to_reclaim=codes.SWAP_CLUSTER_MAX, gfp_mask=gfp_mask, order=order, nodemask=nodemask)
+    if throttle_direct_reclaim(mm, gfp_mask, zonelist, nodemask):
+        return 1
+    return do_try_to_free_pages(mm, zonelist, sc)

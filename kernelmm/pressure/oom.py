@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Out of memory: which task has to go (mm/oom_kill.c).
+
+Tasks are those of a workload (:mod:`~kernelmm.pressure.owners`).  A killed task exits while its killer
+sleeps, and its pages are free then; the task that allocates itself, if it is the victim, gets
+access to the reserves instead and has to come to its end by itself.  On a machine whose tasks
+are not known, nobody can be killed: it is as if the OOM killer were disabled.
+"""
+
+from __future__ import annotations
+
+from kernelmm import gfp
+from kernelmm.core import cpuset, mmzone
+from kernelmm.core.mm import AllocContext, Mm
+from kernelmm.pressure import codes, exit, owners
+from kernelmm.pressure.zonelist import for_each_zone_zonelist
+from physmem import address, word
+from physmem.errors import PanicError
+
+__all__ = ["OOM_SCORE_ADJ_MIN", "oom_badness", "oom_zonelist_trylock", "oom_zonelist_unlock", "out_of_memory"]
+
+OOM_SCORE_ADJ_MIN = -1000
+_INIT = 1
+
+
+def field(mm: Mm, task: int, offset: int) -> int:
+    """A 64-bit field of a task."""
+    return mm.as_u64[(address.off(mm, task) + offset) >> 3]
+
+
+def signed(mm: Mm, task: int, offset: int) -> int:
+    """A 32-bit signed field of a task."""
+    return mm.as_s32[(address.off(mm, task) + offset) >> 2]
+
+
+def comm(mm: Mm, task: int) -> str:
+    """The task's name."""
+    at = address.off(mm, task) + owners.TASK_COMM
+    return bytes(mm.as_u8[at : at + 16]).split(b"\0")[0].decode("ascii", "replace")
+
+
+def oom_badness(mm: Mm, task: int, nodemask: int, totalpages: int) -> int:
+    """``oom_badness``: pages that killing the task would free, adjusted by its wishes; 0: it must not be killed.
+
+    :param nodemask: the nodes where memory is short, a bit each; 0: all
+    """
+    flags = mm.as_u32[(address.off(mm, task) + owners.TASK_FLAGS) >> 2]
+    adj = signed(mm, task, owners.TASK_OOM_SCORE_ADJ)
+    if signed(mm, task, owners.TASK_PID) == _INIT or flags & codes.PF_KTHREAD or adj == OOM_SCORE_ADJ_MIN:
+        return 0
+    if nodemask and not nodemask & field(mm, task, owners.TASK_MEMS_ALLOWED):
+        return 0
+    points = sum(field(mm, task, each) for each in (owners.TASK_ANON_RSS, owners.TASK_FILE_RSS, owners.TASK_NR_PTES))
+    if mm.as_u32[(address.off(mm, task) + owners.TASK_UID) >> 2] == 0:
+        points -= points * 3 // 100
+    points += adj * (totalpages // 1000)
+    return max(points, 1)
+
+
+def constrained_alloc(mm: Mm, gfp_mask: int, ac: AllocContext) -> tuple[int, int]:
+    """``constrained_alloc``: the pages that the request could have had, and the nodes if a mempolicy binds it (or 0)."""
+    total = mm.as_u64[mm.cold.var_totalram_pages >> 3]
+    memory = mm.as_u64[mm.var_node_states_memory >> 3]
+    if not mm.numa or gfp_mask & gfp.__GFP_THISNODE:
+        return total, 0
+    if ac.nodemask and memory & ~ac.nodemask:
+        return spanned(mm, ac.nodemask & memory), ac.nodemask
+    for zone in for_each_zone_zonelist(mm, ac.zonelist, ac.high_zoneidx, ac.nodemask):
+        if not cpuset.node_allowed(mm, mmzone.zone_nid(mm, address.off(mm, zone)), gfp_mask):
+            return spanned(mm, mm.mems_allowed & memory), 0
+    return total, 0
+
+
+def spanned(mm: Mm, nodes: int) -> int:
+    """``node_spanned_pages`` of several nodes."""
+    at = mm.cold.pgdat_node_spanned_pages
+    found = (mmzone.node_data(mm, nid) for nid in range(mm.nr_node_ids) if nodes >> nid & 1)
+    return sum(mm.as_u64[(address.off(mm, pgdat) + at) >> 3] for pgdat in found)
+
+
+def select_bad_process(mm: Mm, nodemask: int, totalpages: int) -> tuple[int, int]:
+    """``select_bad_process``: the task with the most points, and them; -1: one is dying already, 0: there is none."""
+    chosen = most = 0
+    for task in owners.tasks(mm):
+        if mm.as_u32[(address.off(mm, task) + owners.TASK_TIF) >> 2] & owners.TIF_MEMDIE:
+            return -1, 0
+        if mm.as_u32[(address.off(mm, task) + owners.TASK_FLAGS) >> 2] & codes.PF_EXITING:
+            return -1, 0
+        points = oom_badness(mm, task, nodemask, totalpages)
+        if points > most:
+            chosen, most = task, points
+    return chosen, most
+
+
+def oom_kill_process(mm: Mm, task: int, points: int, totalpages: int, nodemask: int) -> int:
+    """``oom_kill_process``: kill a task, or better the worst of its children; the victim."""
+    pid = signed(mm, task, owners.TASK_PID)
+    print_line(
+        mm,
+        f"Out of memory: Kill process {pid} ({comm(mm, task)}) "
+        f"score {points * 1000 // totalpages if totalpages else 0} or sacrifice child",
+    )
+    victim, most = task, 0
+    for child in owners.tasks(mm):
+        if signed(mm, child, owners.TASK_PARENT) == pid:
+            badness = oom_badness(mm, child, nodemask, totalpages)
+            if badness > most:
+                victim, most = child, badness
+    kilobytes = [field(mm, victim, each) * 4 for each in (owners.TASK_TOTAL_VM, owners.TASK_ANON_RSS, owners.TASK_FILE_RSS)]
+    print_line(
+        mm,
+        f"Killed process {signed(mm, victim, owners.TASK_PID)} ({comm(mm, victim)}) "
+        f"total-vm:{kilobytes[0]}kB, anon-rss:{kilobytes[1]}kB, file-rss:{kilobytes[2]}kB",
+    )
+    mark_victim(mm, victim)
+    return victim
+
+
+def mark_victim(mm: Mm, task: int) -> None:
+    """``mark_tsk_oom_victim`` and SIGKILL: the task may use the reserves, to come to its end."""
+    at = (address.off(mm, task) + owners.TASK_TIF) >> 2
+    mm.as_u32[at] = mm.as_u32[at] | owners.TIF_MEMDIE | owners.TIF_SIGKILL
+    if task == mm.current:
+        mm.memdie = mm.fatal_signal = True
+
+
+def print_line(mm: Mm, line: str) -> None:
+    """``printk``."""
+    if mm.reporter is not None:
+        mm.reporter.printk(line)
+
+
+def out_of_memory(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> bool:
+    """``out_of_memory``: kill somebody; False if there is no OOM killer.
+
+    :raises PanicError: there is nobody who may be killed
+    """
+    if not any(True for _ in owners.tasks(mm)):
+        return False
+    if mm.current and mm.fatal_signal:
+        mark_victim(mm, mm.current)
+        return True
+    totalpages, nodemask = constrained_alloc(mm, gfp_mask, ac)
+    victim, points = select_bad_process(mm, nodemask, totalpages)
+    if victim == -1:
+        finish_dying(mm)
+        return True
+    adj = signed(mm, mm.current, owners.TASK_OOM_SCORE_ADJ) if mm.current else 0
+    header = f"{mm.comm} invoked oom-killer: gfp_mask=0x{gfp_mask:x}, order={order}, oom_score_adj={adj}"
+    print_line(mm, header)
+    if victim == 0:
+        print_line(mm, "Kernel panic - not syncing: Out of memory and no killable processes...")
+        raise PanicError(f"Out of memory and no killable processes ({header})")
+    dump_tasks(mm, nodemask)
+    oom_kill_process(mm, victim, points, totalpages, nodemask)
+    finish_dying(mm)
+    return True
+
+
+def dump_tasks(mm: Mm, nodemask: int) -> None:
+    """``dump_tasks``: the candidates and what they use, in pages."""
+    print_line(mm, "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name")
+    for task in owners.tasks(mm):
+        flags = mm.as_u32[(address.off(mm, task) + owners.TASK_FLAGS) >> 2]
+        pid = signed(mm, task, owners.TASK_PID)
+        excluded = nodemask and not nodemask & field(mm, task, owners.TASK_MEMS_ALLOWED)
+        if pid == _INIT or flags & codes.PF_KTHREAD or excluded:
+            continue
+        rss = field(mm, task, owners.TASK_ANON_RSS) + field(mm, task, owners.TASK_FILE_RSS)
+        print_line(
+            mm,
+            f"[{pid:5}] {signed(mm, task, owners.TASK_UID):5} {pid:5} {field(mm, task, owners.TASK_TOTAL_VM):8} {rss:8} "
+            f"{field(mm, task, owners.TASK_NR_PTES):7} {0:7} {0:8}         "
+            f"{signed(mm, task, owners.TASK_OOM_SCORE_ADJ):5} {comm(mm, task)}",
+        )
+
+
+def finish_dying(mm: Mm) -> None:
+    """``schedule_timeout_killable``: the killer sleeps, victims other than itself run, and exit."""
+    word.add_u64(mm, mm.var_jiffies, 1)
+    for task in list(owners.tasks(mm)):
+        dying = mm.as_u32[(address.off(mm, task) + owners.TASK_TIF) >> 2] & owners.TIF_MEMDIE
+        if dying and task != mm.current:
+            exit.do_exit(mm, task)
+
+
+# -- one killer at a time --------------------------------------------------------------
+
+
+def oom_zonelist_trylock(mm: Mm, zonelist: int, gfp_mask: int) -> bool:
+    """``oom_zonelist_trylock``: mark all zones; False if one of them is marked: somebody else is at it."""
+    zones = flags_of_zones(mm, zonelist, gfp_mask)
+    locked = 1 << mm.cold.ZONE_OOM_LOCKED
+    if any(mm.as_u64[at >> 3] & locked for at in zones):
+        return False
+    for at in zones:
+        word.set_bits(mm, at, locked)
+    return True
+
+
+def oom_zonelist_unlock(mm: Mm, zonelist: int, gfp_mask: int) -> None:
+    """``oom_zonelist_unlock``: take the marks off."""
+    locked = 1 << mm.cold.ZONE_OOM_LOCKED
+    for at in flags_of_zones(mm, zonelist, gfp_mask):
+        word.clear_bits(mm, at, locked)
+
+
+def flags_of_zones(mm: Mm, zonelist: int, gfp_mask: int) -> list[int]:
+    """Physical addresses of ``zone->flags`` of the zones of a list."""
+    zones = for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(gfp_mask))
+    return [address.off(mm, zone) + mm.zone_flags for zone in zones]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Statistics as the cold rooms update them: by page, by zone, by event (include/linux/vmstat.h, mm/vmstat.c).
+
+``mod`` forms fold a CPU's differential into the zone when it leaves the threshold; ``inc`` and
+``dec`` overshoot by half the threshold then, so that a counter that only grows folds half as often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kernelmm import gfp
+from kernelmm.core import mmzone, vmstat
+from kernelmm.core.mm import Mm
+from physmem import address
+
+__all__ = [
+    "count",
+    "count_zone",
+    "dec_page_state",
+    "global_state",
+    "inc_page_state",
+    "mod_zone_state",
+    "populated_zones",
+    "snapshot",
+    "zone_of",
+    "zone_state",
+]
+
+
+def mod_zone_state(mm: Mm, z: int, item: int, delta: int) -> None:
+    """``mod_zone_page_state`` on the running CPU; ``z`` is the physical address of the zone."""
+    vmstat.mod_zone_page_state(mm, z, mmzone.this_cpu_pageset(mm, z), item, delta)
+
+
+def zone_state(mm: Mm, z: int, item: int) -> int:
+    """``zone_page_state``: pages, without the CPUs' differentials."""
+    return vmstat.zone_page_state(mm, z, item)
+
+
+def snapshot(mm: Mm, z: int, item: int) -> int:
+    """``zone_page_state_snapshot``: pages, with the CPUs' differentials."""
+    return vmstat.zone_page_state_snapshot(mm, z, item)
+
+
+def populated_zones(mm: Mm) -> Iterator[int]:
+    """``for_each_populated_zone``: physical addresses."""
+    zone = mmzone.first_populated_zone(mm)
+    while zone:
+        yield address.off(mm, zone)
+        zone = mmzone.next_populated_zone(mm, zone)
+
+
+def global_state(mm: Mm, item: int) -> int:
+    """``global_page_state``: the sum over all zones, never below 0."""
+    return max(mm.as_s64[(mm.var_vm_stat + 8 * item) >> 3], 0)
+
+
+def zone_of(mm: Mm, pg: int) -> int:
+    """Physical address of the page's zone."""
+    return address.off(mm, mmzone.page_zone(mm, address.page_off(mm, pg)))
+
+
+def inc_page_state(mm: Mm, pg: int, item: int) -> None:
+    """``inc_zone_page_state``: one more in the page's zone."""
+    z = zone_of(mm, pg)
+    vmstat.inc_zone_state(mm, z, mmzone.this_cpu_pageset(mm, z), item)
+
+
+def dec_page_state(mm: Mm, pg: int, item: int) -> None:
+    """``dec_zone_page_state``: one less in the page's zone."""
+    z = zone_of(mm, pg)
+    if not mm.smp:
+        vmstat.zone_page_state_add(mm, z, item, -1)
+        return
+    pageset = mmzone.this_cpu_pageset(mm, z)
+    at = pageset + mm.pageset_vm_stat_diff + item
+    diff = (mm.as_s8[at] - 1 + 128) % 256 - 128
+    threshold = mm.as_s8[pageset + mm.pageset_stat_threshold]
+    if diff < -threshold:
+        vmstat.zone_page_state_add(mm, z, item, diff - (threshold >> 1))
+        diff = threshold >> 1
+    mm.as_s8[at] = diff
+
+
+def count(mm: Mm, event: int, delta: int = 1) -> None:
+    """``count_vm_events`` on the running CPU."""
+    vmstat.count_vm_events(mm, event, delta)
+
+
+def count_zone(mm: Mm, normal: int, zone: int, delta: int) -> None:
+    """``__count_zone_vm_events``: an event counted for each kind of zone; ``normal`` is ZONE_NORMAL's."""
+    index = mmzone.zone_idx(mm, zone, address.off(mm, zone))
+    count(mm, normal - gfp.ZONE_NORMAL + index, delta)
+
+
