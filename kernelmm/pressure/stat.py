@@ -20,6 +20,7 @@ __all__ = [
     "dec_page_state",
     "global_state",
     "inc_page_state",
+    "inc_zone",
     "mod_zone_state",
     "populated_zones",
     "snapshot",
@@ -61,10 +62,14 @@ def zone_of(mm: Mm, pg: int) -> int:
     return address.off(mm, mmzone.page_zone(mm, address.page_off(mm, pg)))
 
 
+def inc_zone(mm: Mm, z: int, item: int) -> None:
+    """``inc_zone_state``: one more in a zone."""
+    vmstat.inc_zone_state(mm, z, mmzone.this_cpu_pageset(mm, z), item)
+
+
 def inc_page_state(mm: Mm, pg: int, item: int) -> None:
     """``inc_zone_page_state``: one more in the page's zone."""
-    z = zone_of(mm, pg)
-    vmstat.inc_zone_state(mm, z, mmzone.this_cpu_pageset(mm, z), item)
+    inc_zone(mm, zone_of(mm, pg), item)
 
 
 def dec_page_state(mm: Mm, pg: int, item: int) -> None:
