@@ -87,7 +87,7 @@ def extensions() -> list[Extension]:
                 Extension(
                     path[:-3].replace("/", "."),
                     [path],
-                    extra_compile_args=["-O2", "-Wno-unreachable-code"],
+                    extra_compile_args=["-O3", "-Wno-unreachable-code"],
                     # The accessors carry error paths that make them look too large to a compiler.
                     define_macros=[("CYTHON_INLINE", "inline __attribute__((always_inline))")],
                 )
