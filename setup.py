@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -80,6 +83,9 @@ def extensions() -> list[Extension]:
     if ENGINE == "interpreted":
         return []
     try:
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+        if shutil.which(compiler) is None:
+            raise FileNotFoundError(f"no C compiler: {compiler} is not on PATH")
         from Cython.Build import cythonize
 
         return cythonize(  # type: ignore[no-any-return]
@@ -97,6 +103,7 @@ def extensions() -> list[Extension]:
             build_dir="build/cython",
             # Cython does not follow "from package cimport room", so it would miss a changed inline room.
             force=True,
+            nthreads=os.cpu_count() or 1,
             quiet=True,
         )
     except Exception as error:

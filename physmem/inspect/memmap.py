@@ -18,7 +18,7 @@ from physmem.errors import CorruptionError
 from physmem.ranges import Ranges
 from physmem.space import UNMAPPED
 
-__all__ = ["mapped_pfns", "page_dtype", "scan", "struct_pages"]
+__all__ = ["gather", "mapped_pfns", "page_dtype", "scan", "struct_pages"]
 
 #: Pages read at a time: 4 MiB of page array.
 CHUNK = 1 << 16
@@ -27,7 +27,7 @@ CHUNK = 1 << 16
 def mapped_pfns(dump: Dump) -> Ranges:
     """The PFNs that have a ``struct page``, whether or not it is in the image."""
     per_piece = (1 << dump.memmap[1]) // dump.sizeof_page
-    return Ranges((i * per_piece, min(j * per_piece, dump.max_pfn)) for i, j, _ in _runs(dump) if i * per_piece < dump.max_pfn)
+    return Ranges((i * per_piece, j * per_piece) for i, j, _ in _runs(dump)).clip(0, dump.max_pfn)
 
 
 def struct_pages(dump: Dump) -> Ranges:
@@ -42,12 +42,13 @@ def struct_pages(dump: Dump) -> Ranges:
         base = i * ((1 << shift) // size)
         for start, end in dump.memory.ranges.clip(phys, phys + ((j - i) << shift)):
             # A struct page that is only half there is absent.
-            first, last = base - (phys - start) // size, min(base + (end - phys) // size, dump.max_pfn)
+            first, last = base - (phys - start) // size, base + (end - phys) // size
             if first < last:
                 found.append((first, last))
-    pages = Ranges(found)
-    if pages.total() * size > dump.memory.ranges.total():
-        raise CorruptionError("page_array", f"{pages.total()} entries in an image of {dump.memory.ranges.total()} bytes")
+    pages = Ranges(found).clip(0, dump.max_pfn)
+    memory = dump.memory.ranges.total()
+    if pages.total() * size > memory:
+        raise CorruptionError("page_array", f"{pages.total()} entries in an image of {memory} bytes")
     return pages
 
 
@@ -76,3 +77,13 @@ def scan(dump: Dump, names: list[str], pfns: Ranges) -> Iterator[tuple[int, npt.
     for start, end in pfns:
         for pfn in range(start, end, CHUNK):
             yield pfn, dump.pages(pfn, min(pfn + CHUNK, end), names)[0]
+
+
+def gather(dump: Dump, names: list[str], pfns: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    """These fields of scattered pages, whose PFNs are ascending and have a ``struct page`` in the image."""
+    found = np.zeros(len(pfns), page_dtype(dump, *names))
+    starts = np.flatnonzero(np.diff(pfns // CHUNK, prepend=-1))
+    for start, end in zip(starts.tolist(), [*starts.tolist()[1:], len(pfns)], strict=True):
+        here = pfns[start:end]
+        found[start:end] = dump.pages(int(here[0]), int(here[-1]) + 1, names)[0][here - here[0]]
+    return found
