@@ -68,8 +68,6 @@ class OptionalBuildExt(build_ext):
 
     def run(self) -> None:
         self.parallel = self.parallel or os.cpu_count()
-        for extension in self.extensions:
-            extension.sources = list(extension.sources)
         if self._attempt("run"):
             target = ROOT if self.inplace else Path(self.build_lib)
             if (target / "physmem").is_dir() and self.extensions:

@@ -24,9 +24,9 @@ MEMORY_FAULTS = (IndexError, OverflowError, ValueError)
 _NOT_RUN = -2
 
 
-def memory_fault(operation: str, error: Exception) -> CorruptionError:
-    """One of :data:`MEMORY_FAULTS` as the error that it is to the caller of an operation."""
-    return CorruptionError("memory_access", f"{operation}: a value in memory leads out of its bounds ({error})")
+def memory_fault(operation: str) -> CorruptionError:
+    """What one of :data:`MEMORY_FAULTS` is to the caller of an operation; their own text depends on the engine."""
+    return CorruptionError("memory_access", f"{operation}: a value in memory leads out of its bounds")
 
 
 class Run:
@@ -82,7 +82,7 @@ class Run:
         except PhysmemError:
             raise
         except MEMORY_FAULTS as error:
-            raise memory_fault("page script", error) from error
+            raise memory_fault("page script") from error
         finally:
             performed = self._results[self.done : stop, 0] != _NOT_RUN
             self.done += int(performed.argmin()) if not performed.all() else stop - self.done
