@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kernelmm.core import mmzone, opcode
 from kernelmm.core.mm import Mm
 from kernelmm.core.replay import replay
+from kernelmm.study import ranges
 from kernelmm.study import script as page_script
 from kernelmm.study.script import Script
 from physmem.errors import CorruptionError, PhysmemError, UsageError
@@ -44,6 +45,7 @@ class Run:
         self.done = 0
         self.pages, self._results = page_script.run_numbers(script)
         self._results[:, 0] = _NOT_RUN
+        self._rare = page_script.rare(script)
         self._demand(opcode.ALLOC, [-1, *nodes], "node")
         self._demand(opcode.PIN_CPU, [cpu for cpu in range(mm.nr_cpus) if mmzone.cpu_online(mm, cpu)], "online CPU")
 
@@ -77,8 +79,13 @@ class Run:
         """
         stop = len(self.script) if count is None else min(self.done + count, len(self.script))
         ops, results = self.script.ops.reshape(-1).data, self._results.reshape(-1).data
+        start = self.done
         try:
-            replay(self.mm, ops, self.pages.data, results, self.done, stop)
+            for rare in self._rare[(self._rare >= start) & (self._rare < stop)].tolist():
+                replay(self.mm, ops, self.pages.data, results, start, rare)
+                self._results[rare] = ranges.perform(self.mm, self.script, rare, self.pages)
+                start = rare + 1
+            replay(self.mm, ops, self.pages.data, results, start, stop)
         except PhysmemError:
             raise
         except MEMORY_FAULTS as error:
