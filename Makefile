@@ -4,14 +4,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(shell find physmem kernelmm -name '*.py' -o -name '*.pxd')
+# What the compiled engine is made of: a change to one of these builds it anew.
+ROOMS := $(shell grep -rl --include='*.py' --include='*.pxd' -e '^. room: ' -e '^. Written by tools/pxd.py' physmem kernelmm)
+EXTRA = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kernelmm demo
 
-test: $(VENV)/.tests
+test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.lint
@@ -32,15 +35,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "physmem needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(VENV)
 
-# Editable: the sources here are the ones that run; a change to one builds the compiled engine anew.
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(SOURCES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+# Editable: the sources here are the ones that run.
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(ROOMS)
+	$(PIP) --editable '.[test]'
 	touch $@
 
-$(VENV)/.tests: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
-	touch $@
-
-$(VENV)/.lint: $(VENV)/.tests
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check '.[lint]'
+$(VENV)/.lint: $(VENV)/.installed
+	$(PIP) $(call EXTRA,lint)
 	touch $@

@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -65,8 +68,6 @@ class OptionalBuildExt(build_ext):
 
     def run(self) -> None:
         self.parallel = self.parallel or os.cpu_count()
-        for extension in self.extensions:
-            extension.sources = list(extension.sources)
         if self._attempt("run"):
             target = ROOT if self.inplace else Path(self.build_lib)
             if (target / "physmem").is_dir() and self.extensions:
@@ -80,6 +81,9 @@ def extensions() -> list[Extension]:
     if ENGINE == "interpreted":
         return []
     try:
+        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+        if shutil.which(compiler) is None:
+            raise FileNotFoundError(f"no C compiler: {compiler} is not on PATH")
         from Cython.Build import cythonize
 
         return cythonize(  # type: ignore[no-any-return]
@@ -87,7 +91,7 @@ def extensions() -> list[Extension]:
                 Extension(
                     path[:-3].replace("/", "."),
                     [path],
-                    extra_compile_args=["-O2", "-Wno-unreachable-code"],
+                    extra_compile_args=["-O3", "-Wno-unreachable-code"],
                     # The accessors carry error paths that make them look too large to a compiler.
                     define_macros=[("CYTHON_INLINE", "inline __attribute__((always_inline))")],
                 )
@@ -97,6 +101,7 @@ def extensions() -> list[Extension]:
             build_dir="build/cython",
             # Cython does not follow "from package cimport room", so it would miss a changed inline room.
             force=True,
+            nthreads=os.cpu_count() or 1,
             quiet=True,
         )
     except Exception as error:

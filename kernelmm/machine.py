@@ -342,7 +342,7 @@ class Machine:
         except PhysmemError:
             raise
         except MEMORY_FAULTS as error:
-            raise memory_fault(name, error) from error
+            raise memory_fault(name) from error
 
 
 def within(what: str, value: int, low: int, high: int) -> int:

@@ -8,6 +8,7 @@ from kernelmm.core import page as page_fields
 from kernelmm.core.mm import Mm
 from physmem import abi, address
 from physmem.errors import LayoutError
+from physmem.inspect.pageformat import PageFormat
 from physmem.structs.layout import Layout
 
 __all__ = ["PageView"]
@@ -77,13 +78,7 @@ class PageView:
     @property
     def flag_names(self) -> list[str]:
         """Names of the flags that are set, without ``PG_``, lowest bit first."""
-        nr_pageflags = self._layout.constant("NR_PAGEFLAGS")
-        names: dict[int, str] = {}
-        for name, bit in self._layout.enum("pageflags").items():
-            if bit < nr_pageflags:
-                names.setdefault(bit, name.removeprefix("PG_"))
-        flags = self["flags"]
-        return [name for bit, name in sorted(names.items()) if flags >> bit & 1]
+        return PageFormat(self._layout).flag_names(self["flags"])
 
     @property
     def nid(self) -> int:

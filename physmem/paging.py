@@ -8,6 +8,7 @@ SDM vol. 3, 4.5; the names of the levels are Linux's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from physmem.errors import AbsentError, AddressError
 from physmem.memory import PhysicalMemory
 from physmem.space import UNMAPPED
 
-__all__ = ["ENTRY_FLAGS", "PTE_ADDRESS", "Step", "Walk", "chunks", "is_canonical", "walk"]
+__all__ = ["ENTRY_FLAGS", "PTE_ADDRESS", "Step", "Walk", "chunks", "is_canonical", "steps", "walk"]
 
 PRESENT = 1 << 0
 LARGE = 1 << 7
@@ -76,6 +77,16 @@ class Step:
         """Whether the entry maps a page, rather than leading to a further table."""
         return self.level == "PTE" or bool(self.entry & LARGE and self.level in ("PUD", "PMD"))
 
+    @property
+    def is_present(self) -> bool:
+        """Whether the entry leads anywhere."""
+        return bool(self.entry & PRESENT)
+
+    def physical(self, va: int) -> int:
+        """The physical address of ``va``, given that this entry maps the page that it is in."""
+        size = 1 << self.shift
+        return (self.entry & PTE_ADDRESS & -size) | (va & (size - 1))
+
 
 @dataclass(frozen=True)
 class Walk:
@@ -97,29 +108,34 @@ def is_canonical(va: int, levels: int = 4) -> bool:
     return va >> 64 == 0 and top in (0, (1 << (53 - 9 * levels)) - 1)
 
 
-def walk(memory: PhysicalMemory, pgd: int, va: int, levels: int = 4) -> Walk:
-    """Translate ``va`` by the tables whose top is at physical ``pgd``.
+def steps(memory: PhysicalMemory, pgd: int, va: int, levels: int = 4) -> Iterator[Step]:
+    """Translate ``va`` by the tables whose top is at physical ``pgd``, one level at a time; raises as :func:`walk` does.
 
-    :raises AddressError: the address is not canonical, or there are not 4 or 5 levels
-    :raises AbsentError: a table is not in the image
+    The last step's entry is not present, or maps the address.
     """
     if levels not in _LEVELS:
         raise AddressError(va, f"page tables of {levels} levels")
     if not is_canonical(va, levels):
         raise AddressError(va, f"not canonical: bits 63 to {9 * levels + 11} are not all equal")
     table = pgd
-    steps: list[Step] = []
     for level, shift in _LEVELS[levels]:
         index = va >> shift & 511
         step = Step(level, table, index, memory.u64(table + 8 * index), shift)
-        steps.append(step)
-        if not step.entry & PRESENT:
-            return Walk(va, tuple(steps), None, 0)
-        if step.is_leaf:
-            size = 1 << shift
-            return Walk(va, tuple(steps), (step.entry & PTE_ADDRESS & -size) | (va & (size - 1)), size)
+        yield step
+        if not step.is_present or step.is_leaf:
+            return
         table = step.entry & PTE_ADDRESS
-    raise AssertionError("the last level is always a leaf")
+
+
+def walk(memory: PhysicalMemory, pgd: int, va: int, levels: int = 4) -> Walk:
+    """Translate ``va`` by the tables whose top is at physical ``pgd``.
+
+    :raises AddressError: the address is not canonical, or there are not 4 or 5 levels
+    :raises AbsentError: a table is not in the image
+    """
+    taken = tuple(steps(memory, pgd, va, levels))
+    last = taken[-1]
+    return Walk(va, taken, last.physical(va), 1 << last.shift) if last.is_present else Walk(va, taken, None, 0)
 
 
 def chunks(

@@ -25,8 +25,10 @@ cdef class AddressSpace:
     cdef public uint64_t list_poison1
     cdef public uint64_t list_poison2
 
+    @cython.locals(mask=uint64_t)
     cpdef bad_address(self, uint64_t va)
 
+    @cython.locals(mask=uint64_t)
     cpdef bad_page_pointer(self, uint64_t page)
 
     @cython.locals(end=uint64_t)

@@ -94,6 +94,9 @@ class AddressSpace:
 
     def bad_address(self, va: u64) -> None:
         """Say what is wrong with ``va``: always raises AddressError."""
+        mask: u64 = 0xFFFFFFFFFFFFFFFF
+        # It may be a sum, which C has reduced to 64 bits and Python has not.
+        va &= mask
         if va < self.page_offset:
             raise AddressError(va, "not a kernel address: below the direct map")
         if va & 7:
@@ -104,6 +107,8 @@ class AddressSpace:
 
     def bad_page_pointer(self, page: u64) -> None:
         """Say that ``page`` is no ``struct page *``: always raises CorruptionError."""
+        mask: u64 = 0xFFFFFFFFFFFFFFFF
+        page &= mask
         raise CorruptionError("page_pointer", f"{page:#x} is not an element of the page array at {self.mem_map:#x}")
 
     def broken_list(self, entry: u64) -> None:

@@ -36,4 +36,4 @@ cdef inline int clear_bits(AddressSpace space, uint64_t at, uint64_t mask) excep
 cdef inline uint64_t bit(uint32_t nr) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t one
     one = 1
-    return one << nr
+    return one << (nr & 63)

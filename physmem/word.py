@@ -48,6 +48,6 @@ def clear_bits(space: AddressSpace, at: u64, mask: u64) -> None:
 
 
 def bit(nr: u32) -> u64:
-    """``1UL << nr``: a shift of a literal would be 32 bits wide in C."""
+    """``1UL << nr``, with ``nr`` modulo 64 as the CPU takes it; a shift of a literal would be 32 bits wide in C."""
     one: u64 = 1
-    return one << nr
+    return one << (nr & 63)

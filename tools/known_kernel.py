@@ -7,7 +7,9 @@
 Several ``IMAGE=SYMBOLS`` may be given, to prove that they are of one kernel: all
 notes must have the same fingerprint and all tables the same addresses.  Builds
 that differ outside the kernel proper may have the same note all the same; the
-symbols in which they differ are left out by ``--without``, each by name.
+symbols in which they differ are left out by ``--without``, each by name; one that was found
+otherwise is added by ``--with`` (``net_rand_state`` of the NUMA kernel: the 16 bytes of the per-cpu
+area that go through prandom_u32's sequence between the images of n128_s16_fault).
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ def read_case(case: str, config: str) -> tuple[str, dict[str, str]]:
     return fingerprint(note), symbols
 
 
-def gather(name: str, config: str, cases: list[str], without: list[str]) -> dict[str, object]:
+def gather(name: str, config: str, cases: list[str], without: list[str], extra: list[str]) -> dict[str, object]:
     """The data file's content, after checking that all cases agree."""
     (first, expected), *others = (read_case(case, config) for case in cases)
     for case, (found, symbols) in zip(cases[1:], others, strict=True):
@@ -49,6 +51,7 @@ def gather(name: str, config: str, cases: list[str], without: list[str]) -> dict
             raise UsageError(f"{case}: not the note of {cases[0]}")
         if moved := sorted({k for k, _ in expected.items() ^ symbols.items()} - set(without)):
             raise UsageError(f"{case}: other addresses than in {cases[0]}: {', '.join(moved)}")
+    expected |= {symbol: int(address, 16) for symbol, _, address in (each.partition("=") for each in extra)}
     kept = {symbol: address for symbol, address in sorted(expected.items()) if symbol not in without}
     return {"name": name, "config": config, "fingerprint": first, "symbols": kept}
 
@@ -59,10 +62,13 @@ def main() -> int:
     parser.add_argument("config", choices=sorted(CONFIGS), help="its configuration")
     parser.add_argument("cases", nargs="+", metavar="IMAGE=SYMBOLS", help="an image and its symbols.json")
     parser.add_argument("--without", action="append", default=[], metavar="SYMBOL", help="a symbol to leave out")
+    parser.add_argument(
+        "--with", dest="extra", action="append", default=[], metavar="SYMBOL=ADDRESS", help="one that no table has"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True)
     args = parser.parse_args()
     try:
-        data = gather(args.name, args.config, args.cases, args.without)
+        data = gather(args.name, args.config, args.cases, args.without, args.extra)
     except PhysmemError as error:
         print(f"known_kernel: {error}", file=sys.stderr)
         return 2

@@ -33,6 +33,7 @@ cpdef __free_pages(Mm mm, uint64_t pg, uint32_t order)
 
 cpdef free_pages(Mm mm, uint64_t addr, uint32_t order)
 
+@cython.locals(order=uint64_t)
 cpdef put_compound_or_single(Mm mm, uint64_t pg, uint64_t at)
 
 @cython.locals(at=uint64_t, head=uint64_t, head_at=uint64_t)

@@ -140,12 +140,16 @@ def free_pages(mm: Mm, addr: u64, order: u32) -> None:
 
 def put_compound_or_single(mm: Mm, pg: u64, at: u64) -> None:
     """Free what has lost its last reference: by its destructor if it is a compound page."""
+    order: u64
     if page.test_flag(mm, at, abi.PG_lru):
         mm.page_cache_release(pg)
     if page.test_flag(mm, at, abi.PG_head):
         if mm.as_u64[(at + abi.SIZEOF_PAGE + abi.PAGE_COMPOUND_DTOR) >> 3] != mm.free_compound_page:
             mm.unsupported("a compound page with a destructor other than free_compound_page")
-        __free_pages_ok(mm, pg, compound.compound_order(mm, pg))
+        order = compound.compound_order(mm, pg)
+        if order >= abi.MAX_ORDER:
+            mm.bad_order(pg, order)
+        __free_pages_ok(mm, pg, order)
     else:
         free_hot_cold_page(mm, pg, False)
 

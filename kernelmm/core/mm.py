@@ -257,7 +257,7 @@ class Mm(AddressSpace):
 
     def bad_order(self, page: u64, order: u64) -> None:
         """Report a free block of impossible order: always raises CorruptionError."""
-        self.corrupt(page, "buddy_order", f"free block of order {order}, the largest is {abi.MAX_ORDER - 1}")
+        self.corrupt(page, "buddy_order", f"block of order {order}, the largest is {abi.MAX_ORDER - 1}")
 
     def bad_migratetype(self, page: u64, migratetype: s32) -> None:
         """Report a free page of impossible mobility: always raises CorruptionError."""

@@ -22,7 +22,7 @@ def reset_pages_scanned(mm: Mm, z: u64, pageset: u64) -> None:
 
 
 def rmqueue_bulk(
-    mm: Mm, zone: u64, pageset: u64, count: u64, head: u64, head_at: u64, migratetype: s32, cold: bool
+    mm: Mm, zone: u64, pageset: u64, count: s32, head: u64, head_at: u64, migratetype: s32, cold: bool
 ) -> s32:
     """Take up to ``count`` single pages off the buddy lists and put them on a per-cpu list, in that order.
 
@@ -32,7 +32,7 @@ def rmqueue_bulk(
     taken: s32 = 0
     pg: u64
     at: u64
-    _: u64
+    _: s32
     mmzone.spin_lock(mm, z)
     for _ in range(count):
         pg = mobility.__rmqueue(mm, zone, 0, migratetype)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from kernelmm.core import mmzone, opcode
 from kernelmm.core.mm import Mm
 from kernelmm.core.replay import replay
+from kernelmm.study import ranges
 from kernelmm.study import script as page_script
 from kernelmm.study.script import Script
 from physmem.errors import CorruptionError, PhysmemError, UsageError
@@ -24,9 +25,9 @@ MEMORY_FAULTS = (IndexError, OverflowError, ValueError)
 _NOT_RUN = -2
 
 
-def memory_fault(operation: str, error: Exception) -> CorruptionError:
-    """One of :data:`MEMORY_FAULTS` as the error that it is to the caller of an operation."""
-    return CorruptionError("memory_access", f"{operation}: a value in memory leads out of its bounds ({error})")
+def memory_fault(operation: str) -> CorruptionError:
+    """What one of :data:`MEMORY_FAULTS` is to the caller of an operation; their own text depends on the engine."""
+    return CorruptionError("memory_access", f"{operation}: a value in memory leads out of its bounds")
 
 
 class Run:
@@ -44,6 +45,7 @@ class Run:
         self.done = 0
         self.pages, self._results = page_script.run_numbers(script)
         self._results[:, 0] = _NOT_RUN
+        self._rare = page_script.rare(script)
         self._demand(opcode.ALLOC, [-1, *nodes], "node")
         self._demand(opcode.PIN_CPU, [cpu for cpu in range(mm.nr_cpus) if mmzone.cpu_online(mm, cpu)], "online CPU")
 
@@ -77,12 +79,17 @@ class Run:
         """
         stop = len(self.script) if count is None else min(self.done + count, len(self.script))
         ops, results = self.script.ops.reshape(-1).data, self._results.reshape(-1).data
+        start = self.done
         try:
-            replay(self.mm, ops, self.pages.data, results, self.done, stop)
+            for rare in self._rare[(self._rare >= start) & (self._rare < stop)].tolist():
+                replay(self.mm, ops, self.pages.data, results, start, rare)
+                self._results[rare] = ranges.perform(self.mm, self.script, rare, self.pages)
+                start = rare + 1
+            replay(self.mm, ops, self.pages.data, results, start, stop)
         except PhysmemError:
             raise
         except MEMORY_FAULTS as error:
-            raise memory_fault("page script", error) from error
+            raise memory_fault("page script") from error
         finally:
             performed = self._results[self.done : stop, 0] != _NOT_RUN
             self.done += int(performed.argmin()) if not performed.all() else stop - self.done

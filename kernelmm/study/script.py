@@ -13,13 +13,17 @@
 ``x id k field value``  write to page k: ``m`` _mapcount, ``c`` _count, ``p`` mapping, ``s`` ``z`` set, clear flags
 ``n zoneidx delta``     add to NR_PAGES_SCANNED of a zone of node 0
 ``d`` ``D``             drain_local_pages, drain_all_pages
-``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up (no result lines)
+``i start end``         start_isolate_page_range of PFNs, as MIGRATE_MOVABLE; ``u``: undo_isolate_page_range
+``L id start end mt``   alloc_contig_range; ``R id off n``: free_contig_range of n of its pages, from the off-th
+``k`` and 7 numbers     set fail_page_alloc: probability interval times space min_order ignore_wait ignore_highmem
+``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up; ``K``: a ``k`` before the image was taken (no result lines)
 ``#``                   a comment
 ===================  ==================================================================
 
 A result line is ``code pfn order migratetype count``: the migratetype of the PFN's pageblock and
 page_count after the operation; -1 where there is no page.  An operation on an id whose
-allocation failed does nothing and has -1 too.
+allocation failed does nothing and has -1 too.  For a range the PFN is its start and the count
+what the function returned; ``L`` has its migratetype in place of the order, ``n`` its zone, ``k`` min_order.
 """
 
 from __future__ import annotations
@@ -56,14 +60,24 @@ _GRAMMAR: dict[str, tuple[str, ...]] = {
     "n": ("zoneidx", "delta"),
     "d": (),
     "D": (),
+    "i": ("start", "end"),
+    "u": ("start", "end"),
+    "L": ("newid", "start", "end", "mt"),
+    "R": ("id", "off", "n"),
+    "k": ("probability", "interval", "times", "space", "min_order", "ignore_wait", "ignore_highmem"),
+    "K": ("probability", "interval", "times", "space", "min_order", "ignore_wait", "ignore_highmem"),
     "T": ("cpu",),
     "I": (),
     "W": (),
 }
 #: Operations that print no result line.
-_SILENT = frozenset("TIW")
+_SILENT = frozenset("TIWK")
 #: Operations that change nothing here: interrupts do not happen, and the image was taken after the warm-up.
-_IGNORED = frozenset("IW")
+_IGNORED = frozenset("IWK")
+#: Operations on ranges and attributes: not the replay loop's, but :mod:`kernelmm.study.ranges`'.
+_RARE = frozenset("iuLRk")
+#: Highest PFN that 46 bits of physical address allow.
+_MAX_PFN = 1 << 34
 
 
 @dataclass(frozen=True)
@@ -74,12 +88,14 @@ class Script:
     :ivar ops: ``int64[n][5]``: code, id, a, b, c (:mod:`kernelmm.core.replay`)
     :ivar lines: line number of each operation
     :ivar nr_ids: one more than the highest id
+    :ivar faults: the seven numbers of each ``k``, whose ``a`` is an index into this
     """
 
     name: str
     ops: npt.NDArray[np.int64]
     lines: npt.NDArray[np.int64]
     nr_ids: int
+    faults: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ops)
@@ -93,6 +109,7 @@ class _Parser:
         self.line = 0
         self.known: set[int] = set()
         self.nr_ids = 0
+        self.faults: list[tuple[int, ...]] = []
 
     def fail(self, reason: str) -> UsageError:
         return UsageError(f"{self.name}: line {self.line}: {reason}")
@@ -138,6 +155,16 @@ class _Parser:
             return ord(code), ident, value["k"], *self.field(given["field"], given["value"])
         if code == "n":
             return ord(code), -1, value["zoneidx"], value["delta"], 0
+        if code in "iu":
+            return ord(code), -1, value["start"], value["end"], 0
+        if code == "L":
+            self.define(value["newid"], 1)
+            return ord(code), value["newid"], value["start"], value["end"], value["mt"]
+        if code == "R":
+            return ord(code), ident, value["off"], value["n"], 0
+        if code == "k":
+            self.faults.append(tuple(value.values()))
+            return ord(code), -1, len(self.faults) - 1, 0, 0
         return ord(code), ident, value.get("order", value.get("k", value.get("cpu", 0))), 0, 0
 
     def argument(self, name: str, word: str) -> int:
@@ -159,6 +186,10 @@ class _Parser:
             return self.number(word, name, 10, 0, 8191)
         if name == "zoneidx":
             return self.number(word, name, 10, 0, 3)
+        if name in ("start", "end", "off", "n"):
+            return self.number(word, name, 10, 0, _MAX_PFN)
+        if name == "mt":
+            return self.number(word, name, 10, 0, 7)
         return self.number(word, name, 10, -(1 << 31), (1 << 31) - 1)
 
     def field(self, field: str, word: str) -> tuple[int, int]:
@@ -191,7 +222,11 @@ def parse(lines: Iterable[str], name: str) -> Script:
             ops.append(operation)
             numbers.append(parser.line)
     return Script(
-        name, np.array(ops, np.int64).reshape(len(ops), 5), np.array(numbers, np.int64), max(parser.nr_ids, 1)
+        name,
+        np.array(ops, np.int64).reshape(len(ops), 5),
+        np.array(numbers, np.int64),
+        max(parser.nr_ids, 1),
+        tuple(parser.faults),
     )
 
 
@@ -202,6 +237,11 @@ def load(path: str | os.PathLike[str]) -> Script:
             return parse(file, os.fspath(path))
     except OSError as error:
         raise UsageError(f"{os.fspath(path)}: {error.strerror}") from None
+
+
+def rare(script: Script) -> npt.NDArray[np.intp]:
+    """Positions of the operations that are not the replay loop's."""
+    return np.flatnonzero(np.isin(script.ops[:, 0], [ord(code) for code in _RARE]))
 
 
 def has_result(code: int) -> bool:

@@ -9,44 +9,137 @@ table of formats.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from physmem.errors import ImageError
-from physmem.image import elf_format
+from physmem.errors import ImageError, UsageError
+from physmem.image import elf_format, kdump_format, lime
+from physmem.image.avml import Avml
 from physmem.image.base import Image
+from physmem.image.contents import Contents
 from physmem.image.elf import ElfCore
+from physmem.image.flattened import Flattened
+from physmem.image.joined import Joined
+from physmem.image.kdump import Kdump
+from physmem.image.lime import Lime
 from physmem.image.notes import Note
+from physmem.image.raw import Raw, parse_segment
+from physmem.image.search import find_vmcoreinfo
 from physmem.image.source import MAX_EXPANDED, Source, open_source
 from physmem.image.vmcoreinfo import VmcoreInfo
 
-__all__ = ["ElfCore", "Image", "Note", "VmcoreInfo", "open_image"]
+__all__ = ["ElfCore", "Image", "Kdump", "Lime", "Note", "VmcoreInfo", "find_vmcoreinfo", "open_image"]
+
+_PAGE = 4096
+#: Up to this size, a file of no known format is searched for a kernel.
+_RAW_SEARCH = 16 << 30
+
+
+class _Unknown(ImageError):
+    """The file has no format that is known here."""
 
 
 class _Format(NamedTuple):
     magic: bytes
-    open: Callable[[Source], Image]
+    open: Callable[[Source, int], Image]
 
 
-_FORMATS = (_Format(elf_format.MAGIC, ElfCore),)
+def _flattened(source: Source, max_expanded: int) -> Image:
+    flat = Flattened(source)
+    if flat[0:4] == elf_format.MAGIC:
+        return ElfCore(flat.restored(max_expanded))
+    return Kdump(flat)
 
 
-def open_image(path: str | os.PathLike[str], *, max_expanded: int = MAX_EXPANDED) -> Image:
+_FORMATS = (
+    _Format(elf_format.MAGIC, lambda source, _: ElfCore(source)),
+    _Format(kdump_format.KDUMP, lambda source, _: Kdump(Contents(source))),
+    _Format(kdump_format.DISKDUMP, lambda source, _: Kdump(Contents(source))),
+    _Format(kdump_format.FLAT_SIGNATURE, _flattened),
+    _Format(lime.MAGIC, lambda source, _: Lime(source)),
+    _Format(lime.AVML_MAGIC, lambda source, _: Avml(source)),
+)
+
+
+def open_image(
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    max_expanded: int = MAX_EXPANDED,
+    raw: bool = False,
+) -> Image:
     """Open the memory image ``path``, read-only; gzip, xz and zstd files are expanded into a temporary file.
 
+    Several files are one image: the files of a dump that was split, or raw memory.  Raw memory is told by its name,
+    ``FILE@ADDRESS`` (in hexadecimal), or by the VMCOREINFO of a kernel inside it; then it begins at address 0.
+
+    :param path: the file, or several: a list, or their names with commas between them
     :param max_expanded: the most bytes that a compressed file may expand to
-    :raises ImageError: the file cannot be read, is of no known format, or is not what its format demands
+    :param raw: take a file of no known format for raw memory from address 0 on
+    :raises ImageError: a file cannot be read, is of no known format, or is not what its format demands
     """
+    names = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    if len(names) == 1 and not _exists(names[0]):
+        names = list(os.fspath(names[0]).split(","))
+    if len(names) == 1:
+        return _open_file(names[0], max_expanded, raw)
+    if not names:
+        raise UsageError("no image is given")
+    images: list[Image] = []
+    try:
+        for name in names:
+            images.append(_open_file(name, max_expanded, raw))
+        return Joined([(image, _span(image)) for image in images])
+    except BaseException:
+        for image in images:
+            image.close()
+        raise
+
+
+def _exists(name: str | os.PathLike[str]) -> bool:
+    return "\0" in os.fspath(name) or os.path.exists(name)
+
+
+def _span(image: Image) -> tuple[int, int]:
+    """The physical addresses that a file of several is for."""
+    if isinstance(image, (Kdump, Raw)):
+        return image.span
+    return next(iter(image.ranges), (0, 0))[0], image.size
+
+
+def _open_file(name: str | os.PathLike[str], max_expanded: int, raw: bool) -> Image:
+    segment = None if _exists(name) else parse_segment(name)
+    if segment is not None:
+        return Raw(open_source(segment[0], max_expanded=max_expanded), segment[1])
 
     def recognise(head: bytes) -> _Format:
         for known in _FORMATS:
             if head.startswith(known.magic):
                 return known
-        raise ImageError(path, f"not a memory image known here: begins with {head[:8].hex(' ')}", 0)
+        raise _Unknown(name, f"not a memory image known here: begins with {head[:8].hex(' ')}", 0)
 
-    source = open_source(path, max_expanded=max_expanded, accept=recognise)
     try:
-        return recognise(source.data[:64]).open(source)
+        source = open_source(name, max_expanded=max_expanded, accept=recognise)
+    except _Unknown as error:
+        image = _open_raw(name, max_expanded if raw else 0)
+        if image is None:
+            raise ImageError(error.path, error.reason, error.offset) from None
+        return image
+    try:
+        return recognise(source.data[:64]).open(source, max_expanded)
     except BaseException:
         source.close()
         raise
+
+
+def _open_raw(name: str | os.PathLike[str], max_expanded: int) -> Image | None:
+    """A file of no known format as raw memory: if it has a kernel in it, or whatever it has if it may be expanded."""
+    try:
+        source = open_source(name, max_expanded=max_expanded)
+    except ImageError:
+        return None
+    image = Raw(source)
+    may_be_memory = source.size % _PAGE == 0 and source.size <= _RAW_SEARCH
+    if max_expanded or (may_be_memory and find_vmcoreinfo(image)):
+        return image
+    image.close()
+    return None

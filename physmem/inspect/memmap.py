@@ -2,13 +2,15 @@
 """The page array, read in pieces of bounded size.
 
 A machine has a ``struct page`` for each page frame: 64 GiB of memory have 1 GiB of them.  They
-are looked at many at a time, as numpy arrays, and never all at once.
+are looked at many at a time, as numpy arrays over the image itself where that is possible, and
+never all at once.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,61 +20,98 @@ from physmem.errors import CorruptionError
 from physmem.ranges import Ranges
 from physmem.space import UNMAPPED
 
-__all__ = ["mapped_pfns", "page_dtype", "scan", "struct_pages"]
+__all__ = ["PageArray"]
 
 #: Pages read at a time: 4 MiB of page array.
 CHUNK = 1 << 16
 
 
-def mapped_pfns(dump: Dump) -> Ranges:
-    """The PFNs that have a ``struct page``, whether or not it is in the image."""
-    per_piece = (1 << dump.memmap[1]) // dump.sizeof_page
-    return Ranges((i * per_piece, min(j * per_piece, dump.max_pfn)) for i, j, _ in _runs(dump) if i * per_piece < dump.max_pfn)
+class _Segment(NamedTuple):
+    """The page array from one PFN up to another, in one piece at a physical address."""
+
+    start: int
+    end: int
+    phys: int
 
 
-def struct_pages(dump: Dump) -> Ranges:
-    """The PFNs whose ``struct page`` is in the image.
+class PageArray:
+    """Every ``struct page`` of a dump.
 
+    :ivar mapped: the PFNs that have a ``struct page``
+    :ivar present: those whose ``struct page`` is in the image
     :raises CorruptionError: they are more than the image has bytes for: parts of the array share memory
     """
-    size = dump.sizeof_page
-    shift = dump.memmap[1]
-    found = []
-    for i, j, phys in _runs(dump):
-        base = i * ((1 << shift) // size)
-        for start, end in dump.memory.ranges.clip(phys, phys + ((j - i) << shift)):
-            # A struct page that is only half there is absent.
-            first, last = base - (phys - start) // size, min(base + (end - phys) // size, dump.max_pfn)
-            if first < last:
-                found.append((first, last))
-    pages = Ranges(found)
-    if pages.total() * size > dump.memory.ranges.total():
-        raise CorruptionError("page_array", f"{pages.total()} entries in an image of {dump.memory.ranges.total()} bytes")
-    return pages
+
+    def __init__(self, dump: Dump) -> None:
+        self._memory = dump.memory
+        self._layout = dump.layout
+        self._size = dump.sizeof_page
+        runs = list(_runs(dump))
+        self.mapped = Ranges((run.start, run.end) for run in runs)
+        self._segments: list[_Segment] = []
+        for run in runs:
+            for start, end in dump.memory.ranges.clip(run.phys, run.phys + (run.end - run.start) * self._size):
+                # A struct page that is only half there is absent.
+                first = -(-(start - run.phys) // self._size)
+                last = (end - run.phys) // self._size
+                if first < last:
+                    self._segments.append(_Segment(run.start + first, run.start + last, run.phys + first * self._size))
+        self._starts = [segment.start for segment in self._segments]
+        self.present = Ranges((segment.start, segment.end) for segment in self._segments)
+        memory = dump.memory.ranges.total()
+        if self.present.total() * self._size > memory:
+            raise CorruptionError("page_array", f"{self.present.total()} entries in an image of {memory} bytes")
+
+    def scan(self, names: list[str]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """These fields of all pages that are present, a piece at a time: the first PFN, and a structured array."""
+        dtype = self._layout.dtype("page", names)
+        for start, end, phys in self._segments:
+            for pfn in range(start, end, CHUNK):
+                yield pfn, self._memory.array(phys + (pfn - start) * self._size, dtype, min(CHUNK, end - pfn))
+
+    def gather(self, names: list[str], pfns: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """These fields of scattered pages, all of them present, in ascending order."""
+        dtype = self._layout.dtype("page", names)
+        found = np.zeros(len(pfns), dtype)
+        position = 0
+        while position < len(pfns):
+            first = int(pfns[position])
+            segment = self._segments[bisect_right(self._starts, first) - 1]
+            after = int(np.searchsorted(pfns, min(segment.end, first + CHUNK)))
+            here = pfns[position:after] - first
+            at = segment.phys + (first - segment.start) * self._size
+            found[position:after] = self._memory.array(at, dtype, int(here[-1]) + 1)[here]
+            position = after
+        return found
+
+    def fields(self, names: list[str], pfn: int) -> dict[str, int]:
+        """These fields of a single page; empty if it is not present."""
+        if pfn not in self.present:
+            return {}
+        record = self.gather(names, np.array([pfn]))[0]
+        return {name: int(record[name]) for name in names}
+
+    def raw(self, pfns: Ranges) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
+        """The bytes of pages that are present, a piece at a time: the first PFN, and a row for each page."""
+        for start, end in pfns:
+            pfn = start
+            while pfn < end:
+                segment = self._segments[bisect_right(self._starts, pfn) - 1]
+                count = min(end, segment.end, pfn - pfn % CHUNK + CHUNK) - pfn
+                at = segment.phys + (pfn - segment.start) * self._size
+                yield pfn, self._memory.array(at, np.uint8, count * self._size).reshape(count, self._size)
+                pfn += count
 
 
-def _runs(dump: Dump) -> Iterator[tuple[int, int, int]]:
-    """Pieces [i, j) of the page array that are mapped to contiguous memory, with its physical address."""
+def _runs(dump: Dump) -> Iterator[_Segment]:
+    """The parts of the page array that are mapped to contiguous memory, as far as there are pages."""
     phys, shift = dump.memmap
+    per_piece = (1 << shift) // dump.sizeof_page
     mapped = np.flatnonzero(phys != np.uint64(UNMAPPED))
     if not len(mapped):
         return
-    steps = np.diff(phys[mapped]) != np.uint64(1 << shift)
-    breaks = np.flatnonzero(steps | (np.diff(mapped) != 1)) + 1
-    for group in np.split(mapped, breaks):
-        yield int(group[0]), int(group[-1]) + 1, int(phys[group[0]])
-
-
-def page_dtype(dump: Dump, *names: str) -> np.dtype[np.void]:
-    """The dtype of ``struct page`` with these fields."""
-    return dump.layout.dtype("page", names)
-
-
-def scan(dump: Dump, names: list[str], pfns: Ranges) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """These fields of the pages ``pfns``, a piece at a time: the first PFN, and a structured array.
-
-    :param pfns: pages whose ``struct page`` is in the image (:func:`struct_pages`)
-    """
-    for start, end in pfns:
-        for pfn in range(start, end, CHUNK):
-            yield pfn, dump.pages(pfn, min(pfn + CHUNK, end), names)[0]
+    apart = (np.diff(phys[mapped]) != np.uint64(1 << shift)) | (np.diff(mapped) != 1)
+    for group in np.split(mapped, np.flatnonzero(apart) + 1):
+        start, end = int(group[0]) * per_piece, (int(group[-1]) + 1) * per_piece
+        if start < dump.max_pfn:
+            yield _Segment(start, min(end, dump.max_pfn), int(phys[group[0]]))

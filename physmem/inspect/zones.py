@@ -11,17 +11,25 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from physmem.dump import Dump
 from physmem.errors import AbsentError, AddressError
 from physmem.inspect.cpus import online_cpus, per_cpu
 from physmem.structs.layout import Layout
 
-__all__ = ["Node", "Pageset", "Zone", "nodes", "pagesets", "populated_zones", "stat_items"]
+__all__ = ["ListHead", "Node", "Pageset", "Zone", "nodes", "pagesets", "populated_zones", "stat_items"]
 
 #: Bytes of a zone's name that are read; the kernel's own have at most 8.
 _MAX_NAME = 16
+
+
+class ListHead(NamedTuple):
+    """A ``struct list_head`` that begins a list, and the addresses in it; it is empty if both are its own."""
+
+    address: int
+    next: int
+    prev: int
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Pageset:
     """A CPU's ``struct per_cpu_pageset`` of a zone.
 
     :ivar count: pages on its lists
-    :ivar lists: address of each list head, by migratetype
+    :ivar lists: the list heads, by migratetype
     :ivar expire: ticks until a remote CPU's pages are drained; None if the kernel has no NUMA
     :ivar stat_threshold: None, as ``vm_stat_diff`` is empty, if the kernel has no SMP
     """
@@ -39,7 +47,7 @@ class Pageset:
     count: int
     high: int
     batch: int
-    lists: tuple[int, ...]
+    lists: tuple[ListHead, ...]
     expire: int | None
     stat_threshold: int | None
     vm_stat_diff: dict[str, int]
@@ -53,7 +61,7 @@ class Zone:
     :ivar index: which of the node's zones (``enum zone_type``)
     :ivar watermark: min, low, high
     :ivar nr_free: free blocks of each order, as the zone counts them
-    :ivar free_lists: address of the list head of each order and migratetype
+    :ivar free_lists: the list head of each order and migratetype
     :ivar vm_stat: the zone's statistics, without what CPUs have not folded in yet
     :ivar pageset: the per-cpu pointer
     :ivar node_field: its own idea of its node; None if the kernel has no NUMA
@@ -72,7 +80,7 @@ class Zone:
     watermark: tuple[int, ...]
     lowmem_reserve: tuple[int, ...]
     nr_free: tuple[int, ...]
-    free_lists: tuple[tuple[int, ...], ...]
+    free_lists: tuple[tuple[ListHead, ...], ...]
     vm_stat: dict[str, int]
     pageset: int
     flags: tuple[str, ...]
@@ -166,7 +174,7 @@ def _zone(dump: Dump, nid: int, index: int, address: int) -> Zone:
         watermark=tuple(raw["watermark"].tolist()),
         lowmem_reserve=tuple(raw["lowmem_reserve"].tolist()),
         nr_free=tuple(raw["free_area"]["nr_free"].tolist()),
-        free_lists=_free_lists(layout, address),
+        free_lists=_free_lists(layout, address, raw["free_area"]["free_list"]),
         vm_stat=dict(zip(stat_items(layout), raw["vm_stat"].tolist(), strict=True)),
         pageset=int(raw["pageset"]),
         flags=tuple(name for name, bit in layout.enum("zone_flags").items() if flags >> bit & 1),
@@ -176,16 +184,17 @@ def _zone(dump: Dump, nid: int, index: int, address: int) -> Zone:
     )
 
 
-def _free_lists(layout: Layout, address: int) -> tuple[tuple[int, ...], ...]:
-    area = address + layout.offsetof("zone", "free_area")
-    heads = layout.offsetof("free_area", "free_list")
-    return tuple(
-        tuple(
-            area + order * layout.sizeof("free_area") + heads + migratetype * layout.sizeof("list_head")
-            for migratetype in range(layout.lengthof("free_area", "free_list"))
-        )
-        for order in range(layout.lengthof("zone", "free_area"))
-    )
+def _free_lists(layout: Layout, zone: int, values: Any) -> tuple[tuple[ListHead, ...], ...]:
+    first = zone + layout.offsetof("zone", "free_area") + layout.offsetof("free_area", "free_list")
+    size = layout.sizeof("free_area")
+    return tuple(_list_heads(layout, first + order * size, lists) for order, lists in enumerate(values))
+
+
+def _list_heads(layout: Layout, address: int, values: Any) -> tuple[ListHead, ...]:
+    """An array of list heads at an address, and what they hold (a structured array)."""
+    size = layout.sizeof("list_head")
+    links = zip(values["next"].tolist(), values["prev"].tolist(), strict=True)
+    return tuple(ListHead(address + i * size, *link) for i, link in enumerate(links))
 
 
 def pagesets(dump: Dump, zone: Zone) -> list[Pageset]:
@@ -211,7 +220,7 @@ def _pageset(dump: Dump, cpu: int, address: int) -> Pageset:
         int(pcp["count"]),
         int(pcp["high"]),
         int(pcp["batch"]),
-        tuple(lists + i * layout.sizeof("list_head") for i in range(layout.lengthof("per_cpu_pages", "lists"))),
+        _list_heads(layout, lists, pcp["lists"]),
         int(raw["expire"]) if "expire" in optional else None,
         int(raw["stat_threshold"]) if "stat_threshold" in optional else None,
         dict(diff),

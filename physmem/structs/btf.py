@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""BTF: the types of a kernel, as it carries them in its own memory (since Linux 5.2).
+
+The data, between ``__start_BTF`` and ``__stop_BTF``: a header, type records of
+different lengths, strings.  A type is known by its number, which is its place in
+the order of the records.  So all records are found first, which takes some
+20 ms; what they say is read when somebody asks for a struct or an enum by name.
+Format: Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
+
+The data may be anything: whatever is used is checked, and every walk is bounded.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.errors import LayoutError
+
+__all__ = ["MAX_BYTES", "Btf", "Kind", "Member", "Type"]
+
+#: The most bytes that are read; a kernel with everything built in has some 10 MiB.
+MAX_BYTES = 256 << 20
+
+MAGIC = 0xEB9F
+#: magic, version, flags, hdr_len; then offset and length of the types and of the strings, from the end of the header
+_HEADER = struct.Struct("<HBBIIIII")
+#: Behind it since 7.2: offset and length of the sizes of the records, two u8 and a u16 for each kind.
+_LAYOUT = struct.Struct("<II")
+_LAYOUT_ENTRY = 4
+
+
+class Kind:
+    """BTF_KIND_*: what a type is."""
+
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+#: Bytes behind a record, and bytes for each of its elements.
+_FIXED = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
+_ELEMENT = {Kind.STRUCT: 12, Kind.UNION: 12, Kind.ENUM: 8, Kind.FUNC_PROTO: 8, Kind.DATASEC: 12, Kind.ENUM64: 12}
+_MAX_KIND = Kind.ENUM64
+
+
+class Type(NamedTuple):
+    """A type's record.
+
+    :ivar kind: one of :class:`Kind`
+    :ivar name: empty if it has none
+    :ivar flag: kind_flag: of a struct, that member offsets have a bitfield's width in them; of an enum, that it is signed
+    :ivar count: number of its members, enumerators or parameters
+    :ivar ref: bytes of an int, struct, union, enum or float; number of the type that the others refer to
+    :ivar at: where its elements begin: an index of 32-bit words
+    """
+
+    kind: int
+    name: str
+    flag: bool
+    count: int
+    ref: int
+    at: int
+
+
+class Member(NamedTuple):
+    """A member of a struct or union: name, number of its type, its first bit, and the width of a bitfield or 0."""
+
+    name: str
+    type: int
+    bit: int
+    bits: int
+
+
+class Btf:
+    """The types in BTF data.  Type 0 is ``void``.
+
+    :param data: all of the data, from the header on
+    :param source: what to call it in messages
+    :raises LayoutError: the data is no BTF, or its records do not fit it
+    """
+
+    def __init__(self, data: bytes, source: str) -> None:
+        self.source = source
+        if len(data) < _HEADER.size or len(data) > MAX_BYTES:
+            raise LayoutError(f"{source}: {len(data)} bytes: not BTF")
+        magic, version, _, header, type_at, type_size, string_at, string_size = _HEADER.unpack_from(data)
+        if (magic, version) != (MAGIC, 1):
+            raise LayoutError(f"{source}: magic {magic:#x}, version {version}: not BTF, which has {MAGIC:#x} and 1")
+        for what, start, size in (("types", type_at, type_size), ("strings", string_at, string_size)):
+            if header < _HEADER.size or header + start + size > len(data):
+                raise LayoutError(f"{source}: {size} bytes of {what} at {header + start:#x}: outside the data")
+        sizes = self._record_sizes(data, header)
+        words = np.frombuffer(data, np.uint8, type_size & ~3, header + type_at)
+        self._array = np.frombuffer(words.tobytes(), "<u4")
+        self._words = memoryview(self._array)
+        self._strings = data[header + string_at : header + string_at + string_size]
+        self._starts = self._find_records(sizes)
+        self._names = self._array[self._starts]
+        self._kinds = self._array[self._starts + 1] >> 24 & 0x7F
+
+    # -- finding -----------------------------------------------------------------------------------
+
+    def _record_sizes(self, data: bytes, header: int) -> list[tuple[int, int]]:
+        """For each kind, how many words follow the record, and how many each of its elements has."""
+        sizes = [(_FIXED.get(kind, 0) // 4, _ELEMENT.get(kind, 0) // 4) for kind in range(_MAX_KIND + 1)]
+        if header >= _HEADER.size + _LAYOUT.size:
+            start, size = _LAYOUT.unpack_from(data, _HEADER.size)
+            entries = data[header + start : header + start + size]
+            for at in range(_LAYOUT_ENTRY * len(sizes), min(len(entries), _LAYOUT_ENTRY << 7) - 3, _LAYOUT_ENTRY):
+                sizes.append((entries[at] // 4, entries[at + 1] // 4))
+        return sizes
+
+    def _find_records(self, sizes: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
+        """Where each record begins: an index of words."""
+        words, count = self._words, len(self._words)
+        starts = []
+        at = 0
+        try:
+            while at < count:
+                starts.append(at)
+                info = words[at + 1]
+                fixed, element = sizes[info >> 24 & 0x7F]
+                at += 3 + fixed + element * (info & 0xFFFFFF)
+        except IndexError:
+            raise LayoutError(f"{self.source}: type {len(starts)}: a record of an unknown kind, or cut short") from None
+        if at != count:
+            raise LayoutError(f"{self.source}: type {len(starts)} ends outside the types")
+        return np.array(starts, np.int64)
+
+    def __len__(self) -> int:
+        """Number of types, without ``void``."""
+        return len(self._starts)
+
+    def find(self, name: str, *kinds: int) -> int | None:
+        """Number of the first type of one of these kinds that has the name; None if there is none."""
+        offset = self.string_offset(name)
+        if offset is None:
+            return None
+        of_kind = self._kinds == kinds[0]
+        for kind in kinds[1:]:
+            of_kind |= self._kinds == kind
+        found = np.flatnonzero((self._names == offset) & of_kind)
+        return int(found[0]) + 1 if len(found) else None
+
+    def names(self, *kinds: int) -> Iterator[str]:
+        """The names of all types of these kinds, in their order, each once."""
+        offsets = self._names[np.isin(self._kinds, kinds)].tolist()
+        return (self.string(offset) for offset in dict.fromkeys(offsets) if offset)
+
+    def string_offset(self, text: str) -> int | None:
+        """Where ``text`` is among the strings, each of which is there once."""
+        if not text or not text.isascii() or "\0" in text:
+            return None
+        at = self._strings.find(b"\0" + text.encode("ascii") + b"\0")
+        return None if at < 0 else at + 1
+
+    def string(self, offset: int) -> str:
+        """The string at ``offset``."""
+        end = self._strings.find(b"\0", offset)
+        if end < 0:
+            raise LayoutError(f"{self.source}: no string at {offset:#x}")
+        return self._strings[offset:end].decode("latin-1")
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def type(self, number: int) -> Type:
+        """The type with this number."""
+        if not 0 < number <= len(self._starts):
+            raise LayoutError(f"{self.source}: no type {number}: there are {len(self._starts)}")
+        at = int(self._starts[number - 1])
+        name, info, ref = self._words[at], self._words[at + 1], self._words[at + 2]
+        return Type(info >> 24 & 0x7F, self.string(name), bool(info >> 31), info & 0xFFFFFF, ref, at + 3)
+
+    def members(self, aggregate: Type) -> Iterator[Member]:
+        """The members of a struct or union."""
+        for at in range(aggregate.at, aggregate.at + 3 * aggregate.count, 3):
+            name, number, place = self._words[at : at + 3]
+            if aggregate.flag:
+                yield Member(self.string(name), number, place & 0xFFFFFF, place >> 24)
+            else:
+                yield Member(self.string(name), number, place, 0)
+
+    def integer(self, number: Type) -> tuple[int, int, int]:
+        """Of an int: its BTF_INT_* flags, and where in its bytes its bits begin and how many they are."""
+        word = self._words[number.at]
+        return word >> 24 & 0xF, word >> 16 & 0xFF, word & 0xFF
+
+    def array(self, array: Type) -> tuple[int, int]:
+        """Of an array: number of the type of its elements, and how many it has."""
+        return self._words[array.at], self._words[array.at + 2]
+
+    def parameters(self, function: Type) -> list[int]:
+        """Of a FUNC_PROTO: the numbers of the types of its parameters; a last 0 stands for ``...``."""
+        return self._words[function.at + 1 : function.at + 2 * function.count : 2].tolist()
+
+    def enumerators(self, enum: Type) -> dict[str, int]:
+        """The enumerators of an enum, in order of declaration."""
+        return {self.string(name): value for name, value in self._enumerators(enum)}
+
+    def _enumerators(self, enum: Type) -> Iterator[tuple[int, int]]:
+        width = 3 if enum.kind == Kind.ENUM64 else 2
+        bits = 32 * (width - 1)
+        signed = enum.flag or (width == 2 and not self._says_signedness)
+        for at in range(enum.at, enum.at + width * enum.count, width):
+            value = self._words[at + 1]
+            if width == 3:
+                value |= self._words[at + 2] << 32
+            yield self._words[at], value - (1 << bits) if signed and value >> bits - 1 else value
+
+    @cached_property
+    def _says_signedness(self) -> bool:
+        # Before 6.0 no enum has the flag, and all are signed.
+        enums = self._starts[self._kinds == Kind.ENUM]
+        return bool((self._array[enums + 1] >> 31).any())
+
+    @cached_property
+    def _all_enumerators(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """The offset of the name of every enumerator, and the number of its enum."""
+        names, owners = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
+        for kind, width in ((Kind.ENUM, 2), (Kind.ENUM64, 3)):
+            numbers = np.flatnonzero(self._kinds == kind)
+            starts = self._starts[numbers]
+            counts = (self._array[starts + 1] & 0xFFFFFF).astype(np.int64)
+            first = np.repeat(np.cumsum(counts) - counts, counts)
+            places = np.repeat(starts + 3, counts) + width * (np.arange(len(first)) - first)
+            names.append(self._array[places])
+            owners.append(np.repeat(numbers + 1, counts))
+        return np.concatenate(names), np.concatenate(owners)
+
+    def enumerator(self, name: str) -> int | None:
+        """The value of an enumerator, of whichever enum; None if there is none of that name."""
+        offset = self.string_offset(name)
+        if offset is None:
+            return None
+        names, owners = self._all_enumerators
+        found = np.flatnonzero(names == offset)
+        if not len(found):
+            return None
+        enum = self.type(int(owners[found[0]]))
+        return next(value for at, value in self._enumerators(enum) if at == offset)
