@@ -219,8 +219,8 @@ class Mm(AddressSpace):
         self.cold = None
         self.pressure = None
         self.owners_root = 0
-        self.step_budget = 256
-        self.steps_left = 256
+        self.step_budget = 1024
+        self.steps_left = 1024
         self.comm = "swapper/0"
         self.pid = 0
         self.tracing = False

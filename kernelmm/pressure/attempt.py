@@ -40,9 +40,7 @@ def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
     elif mm.rt_task and not mm.in_interrupt:
         alloc_flags |= watermark.ALLOC_HARDER
     if not gfp_mask & gfp.__GFP_NOMEMALLOC:
-        if gfp_mask & gfp.__GFP_MEMALLOC:
-            alloc_flags |= watermark.ALLOC_NO_WATERMARKS
-        elif mm.serving_softirq and mm.task_flags & abi.PF_MEMALLOC:
+        if gfp_mask & gfp.__GFP_MEMALLOC or (mm.serving_softirq and mm.task_flags & abi.PF_MEMALLOC):
             alloc_flags |= watermark.ALLOC_NO_WATERMARKS
         elif not mm.in_interrupt and (mm.task_flags & abi.PF_MEMALLOC or mm.memdie):
             alloc_flags |= watermark.ALLOC_NO_WATERMARKS

@@ -6,7 +6,7 @@ and isolates pages in use, 32 at a time; the *free* scanner comes down from the 
 free pages for them to move to.  When they meet, the zone is compacted.  Both remember in the zone
 where they were, and pageblocks where they found nothing are marked to be skipped.
 
-A zone where it failed is *deferred*: left alone for 1, 2, 4, ... up to 64 requests.
+A zone where it failed is deferred (:mod:`~kernelmm.pressure.deferral`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from kernelmm import gfp
 from kernelmm.core import free, mmzone, page, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
-from kernelmm.pressure import codes, isolation, lru, migrate, owners, shrink, stat, waiting, wakeup
+from kernelmm.pressure import codes, deferral, isolation, lru, migrate, owners, shrink, stat, waiting, wakeup
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.lru import PageList
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
@@ -28,14 +28,10 @@ __all__ = [
     "compact_node",
     "compact_pgdat",
     "compact_zone",
-    "compaction_defer_reset",
-    "compaction_deferred",
-    "defer_compaction",
     "reset_isolation_suitable",
     "try_to_compact_pages",
 ]
 
-COMPACT_MAX_DEFER_SHIFT = 6
 PAGEBLOCK = abi.PAGEBLOCK_NR_PAGES
 #: The skip bit of a pageblock's four: the lowest, as they are stored.
 _SKIP_SHIFT = 60
@@ -76,55 +72,6 @@ class CompactControl:
         self.end_pfn = self.start_pfn + self.mm.as_u64[(self.z + self.mm.zone_spanned_pages) >> 3]
 
 
-# -- deferral ------------------------------------------------------------------------------
-
-
-def defer_compaction(mm: Mm, z: int, order: int) -> None:
-    """``defer_compaction``: it was in vain: leave the zone alone for twice as many requests as last time."""
-    fields: Fields = mm.cold
-    mm.as_u32[(z + fields.zone_compact_considered) >> 2] = 0
-    shift = mm.as_u32[(z + fields.zone_compact_defer_shift) >> 2] + 1
-    if order < mm.as_s32[(z + fields.zone_compact_order_failed) >> 2]:
-        mm.as_s32[(z + fields.zone_compact_order_failed) >> 2] = order
-    mm.as_u32[(z + fields.zone_compact_defer_shift) >> 2] = min(shift, COMPACT_MAX_DEFER_SHIFT)
-
-
-def defer_limit(mm: Mm, z: int) -> int:
-    """How many requests a deferred zone is left alone for."""
-    return 1 << min(mm.as_u32[(z + mm.cold.zone_compact_defer_shift) >> 2], 31)
-
-
-def compaction_deferred(mm: Mm, z: int, order: int) -> bool:
-    """``compaction_deferred``: count the request; whether it is one of those to be turned away."""
-    fields: Fields = mm.cold
-    if order < mm.as_s32[(z + fields.zone_compact_order_failed) >> 2]:
-        return False
-    limit = defer_limit(mm, z)
-    considered = min(mm.as_u32[(z + fields.zone_compact_considered) >> 2] + 1, limit)
-    mm.as_u32[(z + fields.zone_compact_considered) >> 2] = considered
-    return considered < limit
-
-
-def compaction_defer_reset(mm: Mm, z: int, order: int, alloc_success: bool) -> None:
-    """``compaction_defer_reset``: blocks of this order can be had again."""
-    fields: Fields = mm.cold
-    if alloc_success:
-        mm.as_u32[(z + fields.zone_compact_considered) >> 2] = 0
-        mm.as_u32[(z + fields.zone_compact_defer_shift) >> 2] = 0
-    if order >= mm.as_s32[(z + fields.zone_compact_order_failed) >> 2]:
-        mm.as_s32[(z + fields.zone_compact_order_failed) >> 2] = order + 1
-
-
-def compaction_restarting(mm: Mm, z: int, order: int) -> bool:
-    """``compaction_restarting``: the longest deferral has just ended."""
-    fields: Fields = mm.cold
-    return (
-        order >= mm.as_s32[(z + fields.zone_compact_order_failed) >> 2]
-        and mm.as_u32[(z + fields.zone_compact_defer_shift) >> 2] == COMPACT_MAX_DEFER_SHIFT
-        and mm.as_u32[(z + fields.zone_compact_considered) >> 2] >= 1 << COMPACT_MAX_DEFER_SHIFT
-    )
-
-
 # -- what the scanners remember --------------------------------------------------------------
 
 
@@ -140,7 +87,8 @@ def get_pageblock_skip(mm: Mm, pfn: int) -> bool:
 
 def cached_migrate_pfn(mm: Mm, z: int, sync: bool) -> int:
     """Index into ``as_u64`` of ``zone->compact_cached_migrate_pfn[sync]``."""
-    return (z + mm.cold.zone_compact_cached_migrate_pfn + 8 * sync) >> 3
+    fields: Fields = mm.cold
+    return (z + fields.zone_compact_cached_migrate_pfn + 8 * sync) >> 3
 
 
 def __reset_isolation_suitable(mm: Mm, zone: int) -> None:
@@ -312,7 +260,7 @@ def movable(mm: Mm, pg: int) -> bool:
 
 
 def isolate_migratepages_block(cc: CompactControl, low_pfn: int, end_pfn: int, isolate_mode: int) -> int:
-    """``isolate_migratepages_block``: isolate movable pages of [low, end), up to 32; where it stopped, or 0: give up."""
+    """``isolate_migratepages_block``: isolate movable pages of [low, end), up to 32; where it stopped, or 0 to give up."""
     mm = cc.mm
     start_pfn = low_pfn
     scanned = isolated = 0
@@ -444,7 +392,7 @@ def compact_zone(cc: CompactControl) -> int:
         suitable = wakeup.compaction_suitable(mm, cc.z, cc.order, cc.alloc_flags, cc.classzone_idx)
         if suitable != codes.COMPACT_CONTINUE:
             return suitable
-        if compaction_restarting(mm, cc.z, cc.order) and not shrink.current_is_kswapd(mm):
+        if deferral.compaction_restarting(mm, cc.z, cc.order) and not shrink.current_is_kswapd(mm):
             __reset_isolation_suitable(mm, cc.zone)
     place_scanners(cc)
     last_migrated_pfn = 0
@@ -492,17 +440,17 @@ def try_to_compact_pages(
     result = codes.COMPACT_DEFERRED
     for zone in for_each_zone_zonelist(mm, ac.zonelist, ac.high_zoneidx, ac.nodemask):
         z = address.off(mm, zone)
-        if compaction_deferred(mm, z, order):
+        if deferral.compaction_deferred(mm, z, order):
             continue
         cc = CompactControl(mm, zone, order, gfp_mask, mode, alloc_flags, ac.classzone_idx)
         status = compact_zone(cc)
         result = max(status, result)
         low = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
         if watermark.zone_watermark_ok(mm, z, order, low, ac.classzone_idx, alloc_flags):
-            compaction_defer_reset(mm, z, order, False)
+            deferral.compaction_defer_reset(mm, z, order, False)
             break
         if mode != codes.MIGRATE_ASYNC and status == codes.COMPACT_COMPLETE:
-            defer_compaction(mm, z, order)
+            deferral.defer_compaction(mm, z, order)
         if mm.fatal_signal:
             return result, codes.COMPACT_CONTENDED_SCHED
     return result, codes.COMPACT_CONTENDED_NONE
@@ -517,11 +465,11 @@ def compact_pgdat(mm: Mm, pgdat: int, order: int) -> None:
         z = address.off(mm, zone)
         if not mmzone.populated(mm, z):
             continue
-        if not compaction_deferred(mm, z, order):
+        if not deferral.compaction_deferred(mm, z, order):
             compact_zone(CompactControl(mm, zone, order, 0, codes.MIGRATE_ASYNC))
         low = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
         if watermark.zone_watermark_ok(mm, z, order, low, 0, 0):
-            compaction_defer_reset(mm, z, order, False)
+            deferral.compaction_defer_reset(mm, z, order, False)
 
 
 def compact_node(mm: Mm, nid: int) -> None:

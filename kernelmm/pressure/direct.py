@@ -6,7 +6,7 @@ from __future__ import annotations
 from kernelmm import gfp
 from kernelmm.core import cpuset, mmzone, watermark
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, compaction, kswapd, reclaim, stat, waiting, wakeup, writeback
+from kernelmm.pressure import codes, deferral, kswapd, reclaim, stat, waiting, wakeup, writeback
 from kernelmm.pressure.shrink import ScanControl
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
 from physmem import abi, address, list_head
@@ -20,7 +20,7 @@ def compaction_ready(mm: Mm, z: int, order: int) -> bool:
     """``compaction_ready``: enough is free for compaction to work with."""
     mark = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) + kswapd.balance_gap(mm, z) + (2 << order)
     enough = watermark.zone_watermark_ok_safe(mm, z, 0, mark, 0, 0)
-    if compaction.compaction_deferred(mm, z, order):
+    if deferral.compaction_deferred(mm, z, order):
         return enough
     return enough and wakeup.compaction_suitable(mm, z, order, 0, 0) != codes.COMPACT_SKIPPED
 

@@ -125,6 +125,7 @@ class Fields:
             setattr(self, name, value)
         self.recent_rotated = layout.offsetof("zone", "lruvec.reclaim_stat.recent_rotated")
         self.recent_scanned = layout.offsetof("zone", "lruvec.reclaim_stat.recent_scanned")
+        self.nr_stat_items = layout.constant("NR_VM_ZONE_STAT_ITEMS")
         self.nodes_shift = layout.constant("NODES_SHIFT")
         self.pgdat_node_spanned_pages = layout.offsetof("pglist_data", "node_spanned_pages")
 

@@ -140,7 +140,8 @@ def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[i
             sc.priority -= 1
         if sc.priority < 1 or pgdat_balanced(mm, pgdat, order, classzone_idx):
             break
-        waiting.charge(mm, "balance_pgdat")
+        if not sc.nr_reclaimed:
+            waiting.charge(mm, "balance_pgdat")
     return order, end_zone
 
 
@@ -232,12 +233,15 @@ def run_kswapd(mm: Mm, nid: int) -> None:
             if pgdat_balanced(mm, pgdat, balanced_order, balanced_idx):
                 break
             stat.count(mm, mm.cold.KSWAPD_HIGH_WMARK_HIT_QUICKLY)
+            # Counters that lag could make it go on for ever: in a real machine a second has passed by now.
+            stat.refresh_cpu_vm_stats(mm)
             order, classzone_idx = take_request(mm, pgdat)
         go_to_sleep(mm, pgdat, nid)
 
 
 def let_others_run(mm: Mm) -> None:
-    """The caller waits: the flusher, the device and every woken kswapd have their turn."""
+    """The caller waits: the vmstat worker, the flusher, the device and every woken kswapd have their turn."""
+    stat.refresh_cpu_vm_stats(mm)
     writeback.flush(mm)
     writeback.complete_writeback(mm)
     for nid in range(mm.nr_node_ids):

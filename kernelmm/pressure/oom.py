@@ -58,7 +58,7 @@ def oom_badness(mm: Mm, task: int, nodemask: int, totalpages: int) -> int:
 
 
 def constrained_alloc(mm: Mm, gfp_mask: int, ac: AllocContext) -> tuple[int, int]:
-    """``constrained_alloc``: the pages that the request could have had, and the nodes if a mempolicy binds it (or 0)."""
+    """``constrained_alloc``: the pages that the request could have had, and the nodes if a mempolicy binds it."""
     total = mm.as_u64[mm.cold.var_totalram_pages >> 3]
     memory = mm.as_u64[mm.var_node_states_memory >> 3]
     if not mm.numa or gfp_mask & gfp.__GFP_THISNODE:
@@ -106,7 +106,8 @@ def oom_kill_process(mm: Mm, task: int, points: int, totalpages: int, nodemask: 
             badness = oom_badness(mm, child, nodemask, totalpages)
             if badness > most:
                 victim, most = child, badness
-    kilobytes = [field(mm, victim, each) * 4 for each in (owners.TASK_TOTAL_VM, owners.TASK_ANON_RSS, owners.TASK_FILE_RSS)]
+    counters = (owners.TASK_TOTAL_VM, owners.TASK_ANON_RSS, owners.TASK_FILE_RSS)
+    kilobytes = [field(mm, victim, each) * 4 for each in counters]
     print_line(
         mm,
         f"Killed process {signed(mm, victim, owners.TASK_PID)} ({comm(mm, victim)}) "
@@ -169,7 +170,8 @@ def dump_tasks(mm: Mm, nodemask: int) -> None:
         rss = field(mm, task, owners.TASK_ANON_RSS) + field(mm, task, owners.TASK_FILE_RSS)
         print_line(
             mm,
-            f"[{pid:5}] {signed(mm, task, owners.TASK_UID):5} {pid:5} {field(mm, task, owners.TASK_TOTAL_VM):8} {rss:8} "
+            f"[{pid:5}] {signed(mm, task, owners.TASK_UID):5} {pid:5} "
+            f"{field(mm, task, owners.TASK_TOTAL_VM):8} {rss:8} "
             f"{field(mm, task, owners.TASK_NR_PTES):7} {0:7} {0:8}         "
             f"{signed(mm, task, owners.TASK_OOM_SCORE_ADJ):5} {comm(mm, task)}",
         )

@@ -125,7 +125,8 @@ def shrink_zone(mm: Mm, zone: int, sc: ScanControl) -> bool:
             mm, address.off(mm, zone), sc.nr_reclaimed - reclaimed, sc.nr_scanned - scanned, sc
         ):
             return reclaimable
-        waiting.charge(mm, "reclaim for compaction")
+        if sc.nr_reclaimed == reclaimed:
+            waiting.charge(mm, "reclaim for compaction")
 
 
 # -- zone_reclaim: rather reclaim here than go to another node ---------------------------

@@ -225,9 +225,10 @@ def workingset_eviction(mm: Mm, pg: int) -> int:
     """``workingset_eviction``: count the eviction; the shadow entry: its number, the node and the zone."""
     zone = lru.zone_of(mm, pg)
     z = address.off(mm, zone)
-    word.add_u64(mm, z + mm.cold.zone_inactive_age, 1)
-    eviction = mm.as_u64[(z + mm.cold.zone_inactive_age) >> 3]
-    eviction = eviction << mm.cold.nodes_shift | mmzone.zone_nid(mm, z)
+    fields: Fields = mm.cold
+    word.add_u64(mm, z + fields.zone_inactive_age, 1)
+    eviction = mm.as_u64[(z + fields.zone_inactive_age) >> 3]
+    eviction = eviction << fields.nodes_shift | mmzone.zone_nid(mm, z)
     eviction = eviction << gfp.ZONES_SHIFT | mmzone.zone_idx(mm, zone, z)
     # An exceptional entry of a radix tree: bit 1 is set, which a page's address never has.
     return (eviction << 2 | 2) % (1 << 64)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from kernelmm import gfp
 from kernelmm.core import alloc, mmzone, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
-from kernelmm.pressure import attempt, codes, compaction, direct, kswapd, oom, stat, waiting
+from kernelmm.pressure import attempt, codes, compaction, deferral, direct, kswapd, oom, stat, waiting
 from physmem import abi
 
 __all__ = ["gfp_pfmemalloc_allowed", "should_alloc_retry"]
@@ -94,7 +94,7 @@ def __alloc_pages_direct_compact(rq: Request) -> int:
     if pg:
         z = stat.zone_of(mm, pg)
         mm.as_u8[z + mm.cold.zone_compact_blockskip_flush] = 0
-        compaction.compaction_defer_reset(mm, z, rq.order, True)
+        deferral.compaction_defer_reset(mm, z, rq.order, True)
         stat.count(mm, mm.cold.COMPACTSUCCESS)
     else:
         stat.count(mm, mm.cold.COMPACTFAIL)
@@ -105,9 +105,7 @@ def __alloc_pages_direct_reclaim(rq: Request) -> int:
     """``__alloc_pages_direct_reclaim``: reclaim, and try again; if need be with the per-cpu lists drained."""
     mm = rq.mm
     with pf_memalloc(mm):
-        rq.did_some_progress = direct.try_to_free_pages(
-            mm, rq.ac.zonelist, rq.order, rq.gfp_mask, rq.ac.nodemask
-        )
+        rq.did_some_progress = direct.try_to_free_pages(mm, rq.ac.zonelist, rq.order, rq.gfp_mask, rq.ac.nodemask)
     if not rq.did_some_progress:
         return 0
     if mm.numa:
@@ -207,7 +205,9 @@ def round_of_slowpath(rq: Request) -> tuple[int, bool]:
         pg = __alloc_pages_may_oom(rq)
         if pg or not rq.did_some_progress:
             return pg, False
-    waiting.charge(mm, f"allocation of order {rq.order}, mode:{gfp_mask:#x}")
+    if rq.did_some_progress <= 1:
+        # As long as pages are reclaimed, there is an end: memory is finite.
+        waiting.charge(mm, f"allocation of order {rq.order}, mode:{gfp_mask:#x}")
     kswapd.let_others_run(mm)
     return 0, True
 

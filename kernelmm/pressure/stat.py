@@ -23,6 +23,7 @@ __all__ = [
     "inc_zone",
     "mod_zone_state",
     "populated_zones",
+    "refresh_cpu_vm_stats",
     "snapshot",
     "zone_of",
     "zone_state",
@@ -55,6 +56,18 @@ def populated_zones(mm: Mm) -> Iterator[int]:
 def global_state(mm: Mm, item: int) -> int:
     """``global_page_state``: the sum over all zones, never below 0."""
     return max(mm.as_s64[(mm.var_vm_stat + 8 * item) >> 3], 0)
+
+
+def refresh_cpu_vm_stats(mm: Mm) -> None:
+    """``refresh_cpu_vm_stats`` on every CPU: fold the differentials, as the vmstat worker does once a second."""
+    for z in populated_zones(mm) if mm.smp else ():
+        for cpu in range(mm.nr_cpus):
+            if mmzone.cpu_online(mm, cpu):
+                at = mmzone.pageset_of(mm, z, cpu) + mm.pageset_vm_stat_diff
+                for item in range(mm.cold.nr_stat_items):
+                    if mm.as_s8[at + item]:
+                        vmstat.zone_page_state_add(mm, z, item, mm.as_s8[at + item])
+                        mm.as_s8[at + item] = 0
 
 
 def zone_of(mm: Mm, pg: int) -> int:
@@ -97,5 +110,3 @@ def count_zone(mm: Mm, normal: int, zone: int, delta: int) -> None:
     """``__count_zone_vm_events``: an event counted for each kind of zone; ``normal`` is ZONE_NORMAL's."""
     index = mmzone.zone_idx(mm, zone, address.off(mm, zone))
     count(mm, normal - gfp.ZONE_NORMAL + index, delta)
-
-

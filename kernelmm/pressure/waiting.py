@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A task that waits, and how long it may (mm/backing-dev.c).
 
-A kernel may wait for ever, an emulation must not: every wait and every retry takes one step from
-``mm.steps_left``, which each allocation that gets this far sets to ``mm.step_budget``.
+A kernel may wait for ever, an emulation must not: every wait, and every retry before which nothing was
+reclaimed, takes one step from ``mm.steps_left``, which each allocation that gets this far sets to
+``mm.step_budget``.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ class File:
         return {i: mm.as_u64[at >> 3] for i, at in owners.words(mm, self.va) if not mm.as_u64[at >> 3] & 2}
 
     def read(self, first: int, count: int = 1, gfp_mask: int = gfp.GFP_HIGHUSER_MOVABLE) -> None:
-        """Read pages: those not cached are allocated (``__page_cache_alloc``, cold) and put into the page cache, clean."""
+        """Read pages: those not cached are allocated (``__page_cache_alloc``, cold) and cached, clean."""
         for index in range(first, first + count):
             pg = self.page(index)
             if pg is None:
@@ -355,19 +355,23 @@ class Task:
         return address.pfn_to_page(self.workload.mm, (entry_ & owners.PTE_PFN_MASK) >> owners.PTE_PFN_SHIFT)
 
     def mmap_anon(
-        self, count: int, first: int = 0, *, locked: bool = False, data: bytes | None = None, gfp_mask: int | None = None
+        self,
+        count: int,
+        first: int = 0,
+        *,
+        locked: bool = False,
+        data: bytes | None = None,
+        gfp_mask: int = gfp.GFP_HIGHUSER_MOVABLE,
     ) -> None:
         """Map ``count`` new anonymous pages from page ``first`` of the address space on, and touch them.
 
         :param locked: as mlock() does: they must stay in memory
         :param data: what each page begins with
-        :param gfp_mask: instead of GFP_HIGHUSER_MOVABLE
         """
         mm = self.workload.mm
-        mask = gfp.GFP_HIGHUSER_MOVABLE if gfp_mask is None else gfp_mask
         for vpn in range(first, first + count):
             pte = self._pte_for(vpn)
-            pg = self.workload.new_page(mask | _ZERO)
+            pg = self.workload.new_page(gfp_mask | _ZERO)
             if not self.alive:
                 _free_pages(mm, pg, 0)
                 raise UsageError(f"{self.comm or 'the task'} was killed while it allocated")
@@ -420,7 +424,8 @@ class Task:
         pte, fresh = w.slot(self.va, vpn)
         if fresh:
             owners.add(mm, self.va, owners.TASK_NR_PTES, 1)
-            stat.inc_page_state(mm, address.virt_to_page(mm, mm.as_u64[owners.leaf(mm, self.va, vpn) >> 3]), mm.cold.NR_PAGETABLE)
+            table = address.virt_to_page(mm, mm.as_u64[owners.leaf(mm, self.va, vpn) >> 3])
+            stat.inc_page_state(mm, table, mm.cold.NR_PAGETABLE)
         if mm.as_u64[pte >> 3]:
             raise UsageError(f"page {vpn} of {self.comm} is mapped already")
         return pte
