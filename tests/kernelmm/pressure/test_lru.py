@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""LRU lists (mm/swap.c): the order of pages, their marks, and the counters."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernelmm.pressure import lru, rmap, shrink, stat
+from physmem import abi
+from physmem.errors import CorruptionError
+
+INACTIVE_FILE, ACTIVE_FILE, UNEVICTABLE = lru.LRU_INACTIVE_FILE, lru.LRU_ACTIVE_FILE, lru.LRU_UNEVICTABLE
+
+
+@pytest.fixture
+def file(lab):
+    """Five clean pages in the page cache."""
+    file = lab.work.open()
+    file.read(0, 5)
+    return file
+
+
+def test_new_pages_enter_at_the_head(lab, file):
+    pages = file.pages()
+    assert lab.list(pages[0], INACTIVE_FILE) == [pages[i] for i in (4, 3, 2, 1, 0)]
+    assert lab.stat("NR_INACTIVE_FILE") == lab.stat("NR_FILE_PAGES") - lab.stat("NR_SHMEM") == 5
+
+
+def test_a_cached_page_has_the_caches_reference_only(lab, file):
+    assert [lru.page_count(lab.mm, page) for page in file.pages().values()] == [1] * 5
+
+
+def test_second_use_activates(lab, file):
+    page = file.page(2)
+    before = lab.event("PGACTIVATE")
+    file.touch(2)
+    assert lru.has(lab.mm, page, abi.PG_referenced)
+    assert page in lab.list(page, INACTIVE_FILE)
+    file.touch(2)
+    assert lab.list(page, ACTIVE_FILE) == [page]
+    assert not lru.has(lab.mm, page, abi.PG_referenced)
+    assert (lab.stat("NR_ACTIVE_FILE"), lab.stat("NR_INACTIVE_FILE")) == (1, 4)
+    assert lab.event("PGACTIVATE") == before + 1
+
+
+def test_isolated_page_is_on_no_list_and_has_a_reference(lab, file):
+    page = file.page(1)
+    assert lru.isolate_lru_page(lab.mm, page)
+    assert not lru.isolate_lru_page(lab.mm, page)
+    assert page not in lab.list(page, INACTIVE_FILE)
+    assert (lru.page_count(lab.mm, page), lab.stat("NR_INACTIVE_FILE")) == (2, 4)
+    lru.putback_lru_page(lab.mm, page)
+    assert lab.list(page, INACTIVE_FILE)[0] == page
+    assert lru.page_count(lab.mm, page) == 1
+
+
+def test_mlocked_page_is_culled_and_rescued(lab, file):
+    page = file.page(3)
+    rmap.mlock_page(lab.mm, page)
+    assert lab.list(page, UNEVICTABLE) == [page]
+    assert (lab.stat("NR_MLOCK"), lab.stat("NR_UNEVICTABLE")) == (1, 1)
+    assert lab.event("UNEVICTABLE_PGCULLED") == lab.event("UNEVICTABLE_PGMLOCKED") == 1
+    rmap.clear_page_mlock(lab.mm, page)
+    assert page in lab.list(page, INACTIVE_FILE)
+    assert lab.event("UNEVICTABLE_PGRESCUED") == lab.event("UNEVICTABLE_PGCLEARED") == 1
+    assert (lab.stat("NR_MLOCK"), lab.stat("NR_UNEVICTABLE")) == (0, 0)
+
+
+def test_last_reference_takes_the_page_off_its_list(lab, file):
+    page = file.page(0)
+    free = lab.free_pages()
+    shrink.delete_from_page_cache(lab.mm, page, file.va, 0)
+    lru.put_page(lab.mm, page)
+    assert not lru.has(lab.mm, page, abi.PG_lru)
+    assert lab.stat("NR_INACTIVE_FILE") == 4
+    assert lab.free_pages() == free + 1
+
+
+def test_written_page_that_reclaim_waits_for_goes_to_the_tail(lab, file):
+    page = file.page(4)
+    lru.rotate_reclaimable_page(lab.mm, page)
+    assert lab.list(page, INACTIVE_FILE)[-1] == page
+    assert lab.event("PGROTATED") == 1
+
+
+def test_every_addition_takes_lru_lock_once_and_is_counted_as_scanned(lab):
+    z = lab.zones[-1]
+    lock = z + lab.mm.cold.zone_lru_lock
+    scanned = (z + lab.mm.cold.recent_scanned + 8) >> 3
+    before, seen = bytes(lab.mm.as_u8[lock : lock + 2]), lab.mm.as_u64[scanned]
+    file = lab.work.open()
+    file.read(0, 3)
+    in_zone = sum(lab.zone_of(page) == z for page in file.pages().values())
+    assert bytes(lab.mm.as_u8[lock : lock + 2]) == bytes((each + in_zone) & 0xFF for each in before)
+    assert lab.mm.as_u64[scanned] == seen + in_zone
+
+
+def test_a_list_that_does_not_end_is_corruption(lab, file):
+    page = file.page(0)
+    pages = lru.lru_list(lab.mm, lru.zone_of(lab.mm, page), INACTIVE_FILE)
+    at = lru.address.page_off(lab.mm, page) + abi.PAGE_LRU  # its next leads to itself
+    lab.mm.as_u64[at >> 3] = page + abi.PAGE_LRU
+    with pytest.raises(CorruptionError, match="does not end"):
+        for _ in pages:
+            pass
+
+
+def test_folding_differentials_keeps_every_sum(lab):
+    names = ("NR_FREE_PAGES", "NR_FILE_PAGES", "NR_INACTIVE_FILE", "NR_ALLOC_BATCH")
+    for z in lab.zones:
+        lab.mm.as_s8[lru.mmzone.this_cpu_pageset(lab.mm, z) + lab.mm.pageset_stat_threshold] = 100
+    lab.work.open().read(0, 40)
+    before = [lab.stat(name, z) for name in names for z in lab.zones]
+    stat.refresh_cpu_vm_stats(lab.mm)
+    assert [lab.stat(name, z) for name in names for z in lab.zones] == before
+    raw = [
+        lab.mm.as_s64[(z + lab.mm.zone_vm_stat + 8 * lab.dump.layout.enumerator(name)) >> 3]
+        for name in names
+        for z in lab.zones
+    ]
+    assert raw == before
