@@ -19,8 +19,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "coverage.md"
 PACKAGES = ("kernelmm", "physmem")
 
+
+def words(text: str) -> list[str]:
+    """The words of a text."""
+    return text.split()
+
+
 #: mm/page_alloc.c of Linux 4.0, CONFIG_NUMA and SPARSEMEM, in order of appearance.
-FUNCTIONS = """
+FUNCTIONS = words("""
 pm_restore_gfp_mask pm_restrict_gfp_mask pm_suspended_storage set_pageblock_migratetype page_outside_zone_boundaries
 page_is_consistent bad_range bad_page free_compound_page prep_compound_page prep_zero_page early_debug_pagealloc
 need_debug_guardpage init_debug_guardpage debug_guardpage_minorder_setup set_page_guard clear_page_guard
@@ -61,7 +67,7 @@ set_hashdist alloc_large_system_hash get_pageblock_bitmap pfn_to_bitidx get_pfnb
 set_pfnblock_flags_mask has_unmovable_pages is_pageblock_removable_nolock pfn_max_align_down pfn_max_align_up
 __alloc_contig_migrate_range alloc_contig_range free_contig_range zone_pcp_update zone_pcp_reset
 __offline_isolated_pages is_free_buddy_page
-""".split()
+""")
 
 #: Functions that have another name here, or are part of another one: kernel name to ``module.function``.
 ELSEWHERE = {
@@ -104,8 +110,7 @@ _KMEM = "kernel memory of a memory cgroup; without CONFIG_MEMCG_KMEM it is the p
 NOT_MODELLED = {
     **dict.fromkeys(("early_debug_pagealloc", "need_debug_guardpage", "init_debug_guardpage"), _GUARD),
     **dict.fromkeys(("debug_guardpage_minorder_setup", "set_page_guard", "clear_page_guard"), _GUARD),
-    **dict.fromkeys(("pm_restore_gfp_mask", "pm_restrict_gfp_mask"), "suspend; its variable, gfp_allowed_mask, is obeyed"),
-    "free_tail_pages_check": "an assertion about compound pages; a wrong tail is reported by free_pages_check",
+    "free_tail_pages_check": "an assertion of CONFIG_DEBUG_VM that is not among those checked",
     "mark_free_pages": "hibernation",
     "setup_fail_page_alloc": "a boot parameter; the attributes are in memory and can be set there",
     "fail_page_alloc_debugfs": "files in debugfs; the attributes are in memory and can be set there",
@@ -114,7 +119,7 @@ NOT_MODELLED = {
     **dict.fromkeys(("alloc_kmem_pages", "alloc_kmem_pages_node", "__free_kmem_pages", "free_kmem_pages"), _KMEM),
     "alloc_pages_exact_nid": "alloc_pages_exact with a node; nothing here needs it",
     **dict.fromkeys(
-        (
+        words(
             "nr_free_zone_pages nr_free_buffer_pages nr_free_pagecache_pages zoneref_set_zone build_zonelists_node "
             "find_next_best_node build_zonelists_in_node_order build_thisnode_zonelists build_zonelists_in_zone_order "
             "default_zonelist_order set_zonelist_order build_zonelists build_zonelist_cache local_memory_node "
@@ -133,21 +138,21 @@ NOT_MODELLED = {
             "init_cma_reserved_pageblock adjust_managed_page_count free_reserved_area set_dma_reserve free_area_init "
             "page_alloc_init calculate_totalreserve_pages setup_per_zone_lowmem_reserve __setup_per_zone_wmarks "
             "setup_per_zone_wmarks calculate_zone_inactive_ratio setup_per_zone_inactive_ratio init_per_zone_wmark_min"
-        ).split(),
+        ),
         _BRINGUP,
     ),
     **dict.fromkeys(
-        (
+        words(
             "__parse_numa_zonelist_order setup_numa_zonelist_order cmdline_parse_core cmdline_parse_kernelcore "
             "cmdline_parse_movablecore set_hashdist"
-        ).split(),
+        ),
         "a boot parameter",
     ),
     **dict.fromkeys(
-        (
+        words(
             "numa_zonelist_order_handler sysctl_min_unmapped_ratio_sysctl_handler sysctl_min_slab_ratio_sysctl_handler "
             "lowmem_reserve_ratio_sysctl_handler percpu_pagelist_fraction_sysctl_handler"
-        ).split(),
+        ),
         _SYSCTL,
     ),
     "free_highmem_page": "there is no high memory on 64 bits",

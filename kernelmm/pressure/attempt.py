@@ -39,13 +39,12 @@ def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
         alloc_flags ^= watermark.ALLOC_CPUSET
     elif mm.rt_task and not mm.in_interrupt:
         alloc_flags |= watermark.ALLOC_HARDER
-    if not gfp_mask & gfp.__GFP_NOMEMALLOC:
-        if (
-            gfp_mask & gfp.__GFP_MEMALLOC
-            or (mm.serving_softirq and mm.task_flags & abi.PF_MEMALLOC)
-            or (not mm.in_interrupt and (mm.task_flags & abi.PF_MEMALLOC or mm.memdie))
-        ):
-            alloc_flags |= watermark.ALLOC_NO_WATERMARKS
+    if not gfp_mask & gfp.__GFP_NOMEMALLOC and (
+        gfp_mask & gfp.__GFP_MEMALLOC
+        or (mm.serving_softirq and mm.task_flags & abi.PF_MEMALLOC)
+        or (not mm.in_interrupt and (mm.task_flags & abi.PF_MEMALLOC or mm.memdie))
+    ):
+        alloc_flags |= watermark.ALLOC_NO_WATERMARKS
     if mm.migrate_cma >= 0 and gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled()) == abi.MIGRATE_MOVABLE:
         alloc_flags |= watermark.ALLOC_CMA
     return alloc_flags

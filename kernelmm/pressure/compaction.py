@@ -260,7 +260,7 @@ def movable(mm: Mm, pg: int) -> bool:
 
 
 def isolate_migratepages_block(cc: CompactControl, low_pfn: int, end_pfn: int, isolate_mode: int) -> int:
-    """``isolate_migratepages_block``: isolate up to 32 movable pages of [low, end); where it stopped, or 0 to give up."""
+    """``isolate_migratepages_block``: isolate up to 32 movable pages; where it stopped, or 0 to give up altogether."""
     mm = cc.mm
     start_pfn = low_pfn
     scanned = isolated = 0

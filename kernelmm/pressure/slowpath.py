@@ -17,6 +17,7 @@ from kernelmm import gfp
 from kernelmm.core import alloc, mmzone, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import attempt, codes, compaction, deferral, direct, kswapd, oom, stat, waiting
+from kernelmm.pressure.suspend import pm_suspended_storage
 from physmem import abi
 
 __all__ = ["gfp_pfmemalloc_allowed", "should_alloc_retry"]
@@ -124,11 +125,6 @@ def should_alloc_retry(gfp_mask: int, order: int, pages_reclaimed: int) -> bool:
     if gfp_mask & gfp.__GFP_NOFAIL or order <= codes.PAGE_ALLOC_COSTLY_ORDER:
         return True
     return bool(gfp_mask & gfp.__GFP_REPEAT) and pages_reclaimed < 1 << order
-
-
-def pm_suspended_storage(mm: Mm) -> bool:
-    """``pm_suspended_storage``: on the way to sleep, no allocation may do I/O (``pm_restrict_gfp_mask``)."""
-    return mm.as_u32[mm.var_gfp_allowed_mask >> 2] & gfp.GFP_IOFS != gfp.GFP_IOFS
 
 
 def __alloc_pages_may_oom(rq: Request) -> int:
