@@ -63,7 +63,9 @@ def kswapd_line(mm: Mm, file: File) -> Iterator[str]:
     before = file.nrpages
     kswapd.let_others_run(mm)
     scanned, stolen = scanned_and_stolen(mm, 1)
-    yield f"kswapd     was woken, looked at {scanned} pages, reclaimed {stolen}: the file has {file.nrpages} of {before},"
+    yield (
+        f"kswapd     was woken, looked at {scanned} pages, reclaimed {stolen}: the file has {file.nrpages} of {before},"
+    )
     yield f"           {free_pages(mm)} pages are free, all zones are above their high marks"
 
 
@@ -88,7 +90,9 @@ def compaction_lines(mm: Mm, file: File) -> Iterator[str]:
             shrink.delete_from_page_cache(mm, page, file.va, 0)
             lru.put_page(mm, page)
     pcp.drain_all_pages(mm, 0)
-    yield f"compaction 7 of 8 pages of the file are dropped: {free_pages(mm)} are free, the largest block: {largest(mm)}"
+    yield (
+        f"compaction 7 of 8 pages of the file are dropped: {free_pages(mm)} are free, the largest block: {largest(mm)}"
+    )
     before = file.pages()
     moved = count(mm, mm.cold.PGMIGRATE_SUCCESS)
     page = entry.alloc_pages(mm, gfp.GFP_KERNEL | _NORETRY, _BLOCK)

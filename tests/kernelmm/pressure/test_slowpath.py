@@ -147,7 +147,7 @@ def test_nofail_without_watermarks_waits_for_the_last_page(lab):
 
 def test_suspended_storage_fails_instead_of_killing(lab):
     """pm_restrict_gfp_mask: without I/O reclaim cannot help, and nobody is killed for that."""
-    lab.work.fork("task").mmap_anon(10)
+    lab.work.fork("task").mmap_anon(1000)
     lab.exhaust()
     saved = suspend.pm_restrict_gfp_mask(lab.mm)
     assert lab.alloc(gfp.GFP_KERNEL) == 0
