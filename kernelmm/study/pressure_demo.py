@@ -100,7 +100,8 @@ def compaction_lines(mm: Mm, file: File) -> Iterator[str]:
     moves = [(before[i], after[i]) for i in before if i in after and before[i] != after[i]]
     example = f", for example {name(mm, moves[0][0])} to {name(mm, moves[0][1])}" if moves else ""
     yield (
-        f"           alloc_pages(GFP_KERNEL, {_BLOCK}) moved {count(mm, mm.cold.PGMIGRATE_SUCCESS) - moved} pages{example}: "
+        f"           alloc_pages(GFP_KERNEL, {_BLOCK}) moved "
+        f"{count(mm, mm.cold.PGMIGRATE_SUCCESS) - moved} pages{example}: "
         f"it got {name(mm, page)}"
     )
 
