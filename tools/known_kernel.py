@@ -51,7 +51,7 @@ def gather(name: str, config: str, cases: list[str], without: list[str], extra: 
             raise UsageError(f"{case}: not the note of {cases[0]}")
         if moved := sorted({k for k, _ in expected.items() ^ symbols.items()} - set(without)):
             raise UsageError(f"{case}: other addresses than in {cases[0]}: {', '.join(moved)}")
-    expected |= {symbol: int(address, 16) for symbol, _, address in (each.partition("=") for each in extra)}
+    expected |= {symbol: address for symbol, _, address in (each.partition("=") for each in extra)}
     kept = {symbol: address for symbol, address in sorted(expected.items()) if symbol not in without}
     return {"name": name, "config": config, "fingerprint": first, "symbols": kept}
 
