@@ -191,8 +191,16 @@ def numbers(dump: Dump) -> dict[str, int]:
         "var_cpu_online_bits": variable("cpu_online_bits"),
         "var_fail_page_alloc": variable("fail_page_alloc") if "fail_page_alloc" in dump.symbols else 0,
         "percpu_net_rand_state": dump.symbols.find("net_rand_state"),
-        "nr_cpus": dump.s32(dump.symbols["nr_cpu_ids"]) if smp else 1,
+        "nr_cpus": nr_cpu_ids(dump) if smp else 1,
     }
+
+
+def nr_cpu_ids(dump: Dump) -> int:
+    """How many CPUs there can be, online or not; CorruptionError if it is not what the kernel was built for."""
+    count, limit = dump.s32(dump.symbols["nr_cpu_ids"]), dump.layout.constant("NR_CPUS")
+    if not 0 < count <= limit:
+        raise CorruptionError("nr_cpu_ids", f"{count} CPUs, the kernel is built for {limit}")
+    return count
 
 
 def attach(dump: Dump) -> Mm:
@@ -206,7 +214,10 @@ def attach(dump: Dump) -> Mm:
     values = numbers(dump)
     # One frame more than the machine has: the running task's kernel stack, for lists that live in a function.
     ram = Ram.from_image(dump.image, max(dump.image.size, dump.max_pfn << abi.PAGE_SHIFT) + abi.PAGE_SIZE)
-    mm = Mm(ram, dump.over(ram).space(ram), values)
+    try:
+        mm = Mm(ram, dump.over(ram).space(ram), values)
+    except OverflowError as error:
+        raise LayoutError(f"{dump.layout.source}: a number is out of the engine's range: {error}") from None
     mm.stack = mm.page_offset + ram.size - abi.PAGE_SIZE
     require_present(mm, dump)
     return mm
@@ -222,8 +233,6 @@ def require_present(mm: Mm, dump: Dump) -> None:
         if gap is not None:
             raise AbsentError(gap, size, what)
 
-    if not 0 < mm.nr_cpus <= layout.constant("NR_CPUS"):
-        raise CorruptionError("nr_cpu_ids", f"{mm.nr_cpus} CPUs, the kernel is built for {layout.constant('NR_CPUS')}")
     if max(dump.pgdats) > 63:
         raise UnsupportedError("not modelled: node ids above 63")
     for nid, pgdat in dump.pgdats.items():

@@ -14,10 +14,10 @@ from physmem cimport address
 from physmem cimport list_head
 from physmem cimport word
 
-@cython.locals(low=uint64_t)
+@cython.locals(low=int64_t)
 cpdef bint compaction_skipped(Mm mm, uint64_t z, uint32_t order, int32_t classzone_idx) except -1
 
-@cython.locals(high=uint64_t)
+@cython.locals(high=int64_t)
 cpdef bint zone_balanced(Mm mm, uint64_t z, uint32_t order, int32_t classzone_idx) except -1
 
 @cython.locals(z=uint64_t, pgdat=uint64_t, head=uint64_t, head_at=uint64_t, wanted=int32_t)

@@ -12,12 +12,12 @@ from kernelmm import gfp
 from kernelmm.core import alloc, mmzone, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from physmem import abi, address, list_head, word
-from physmem.ctype import s32, u32, u64
+from physmem.ctype import s32, s64, u32, u64
 
 
 def compaction_skipped(mm: Mm, z: u64, order: u32, classzone_idx: s32) -> bool:
     """``compaction_suitable() == COMPACT_SKIPPED``: not even enough free pages to move pages to."""
-    low: u64 = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
+    low: s64 = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
     if watermark.zone_watermark_ok(mm, z, order, low, classzone_idx, 0):
         return False
     return not watermark.zone_watermark_ok(mm, z, 0, low + word.bit(order + 1), classzone_idx, 0)
@@ -25,7 +25,7 @@ def compaction_skipped(mm: Mm, z: u64, order: u32, classzone_idx: s32) -> bool:
 
 def zone_balanced(mm: Mm, z: u64, order: u32, classzone_idx: s32) -> bool:
     """``zone_balanced``: kswapd has nothing to do here."""
-    high: u64 = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH)
+    high: s64 = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH)
     if not watermark.zone_watermark_ok_safe(mm, z, order, high, classzone_idx, 0):
         return False
     return not (mm.compaction and order != 0 and compaction_skipped(mm, z, order, classzone_idx))
