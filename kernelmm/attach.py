@@ -9,7 +9,7 @@ checked to be present, so that the hot paths need not ask whether memory is abse
 from __future__ import annotations
 
 from kernelmm.core.mm import Mm
-from physmem import abi
+from physmem import abi, address
 from physmem.dump import Dump
 from physmem.errors import AbsentError, CorruptionError, LayoutError, UnsupportedError
 from physmem.ram import Ram
@@ -20,6 +20,9 @@ __all__ = ["attach", "numbers"]
 
 #: Index of N_MEMORY in node_states[]: N_HIGH_MEMORY and N_NORMAL_MEMORY are the same on 64 bits.
 N_MEMORY = 2
+
+#: Bytes from the per-cpu variable kernel_stack down to the list head of alloc_contig_range, called by a module's init.
+STACK_DEPTH = 0x248
 
 #: A field or value of struct page that the hot paths have as a compile-time constant.
 _FIXED_FIELDS = {
@@ -218,9 +221,20 @@ def attach(dump: Dump) -> Mm:
         mm = Mm(ram, dump.over(ram).space(ram), values)
     except OverflowError as error:
         raise LayoutError(f"{dump.layout.source}: a number is out of the engine's range: {error}") from None
-    mm.stack = mm.page_offset + ram.size - abi.PAGE_SIZE
+    mm.stack = task_stack(mm, dump) or mm.page_offset + ram.size - abi.PAGE_SIZE
     require_present(mm, dump)
     return mm
+
+
+def task_stack(mm: Mm, dump: Dump) -> int:
+    """Kernel address for a list on the running task's stack, as deep as ``alloc_contig_range`` has its own; 0 if
+    the image does not tell where that stack is.
+    """
+    if "kernel_stack" not in dump.symbols:
+        return 0
+    top = mm.as_u64[address.off(mm, dump.symbols["kernel_stack"] + mm.this_cpu_off) >> 3]
+    frame = top - STACK_DEPTH
+    return frame if address.lookup(mm, frame) < mm.size - abi.PAGE_SIZE else 0
 
 
 def require_present(mm: Mm, dump: Dump) -> None:

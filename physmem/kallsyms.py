@@ -31,13 +31,11 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.errors import AbsentError, AddressError, LayoutError, SymbolError
-from physmem.image.vmcoreinfo import VmcoreInfo
+from physmem.image import VmcoreInfo
+from physmem.regions import KernelImage
 from physmem.symbols import Symbols
 
 __all__ = ["Kallsyms", "KernelSymbols", "Tables", "anchors_of", "read_kallsyms"]
-
-#: Reads bytes of the kernel's image: (kernel address, size).
-Reader = Callable[[int, int], bytes]
 
 #: Far above what kernels have: symbols, bytes of their compressed names, letters of a name, bytes of a token.
 MAX_SYMBOLS = 1 << 21
@@ -128,25 +126,26 @@ class Kallsyms(Mapping[str, int]):
         return f"<Kallsyms: {len(self._addresses)} symbols>"
 
 
-def read_kallsyms(tables: Tables, read: Reader, anchors: Mapping[str, int]) -> Kallsyms:
+def read_kallsyms(tables: Tables, image: KernelImage, anchors: Mapping[str, int]) -> Kallsyms:
     """Read the symbol table of a kernel.
 
-    :param read: reads the kernel's image; AbsentError of it is passed on
     :param anchors: the addresses of some symbols: see :func:`anchors_of`
     :raises SymbolError: there is no such table, or it contradicts itself or the anchors
+    :raises AbsentError: a table is not in the memory image
+    :raises AddressError: it would be outside the kernel's image
     """
-    count = int.from_bytes(read(tables.num_syms, 4), "little")
+    count = int.from_bytes(image.read(tables.num_syms, 4), "little")
     if not 0 < count <= MAX_SYMBOLS:
         raise SymbolError(f"kallsyms: {count} symbols: at most {MAX_SYMBOLS} are read")
     size = tables.token_table - tables.names
     if not 0 < size <= MAX_NAMES:
         raise SymbolError(f"kallsyms: {size} bytes between names and tokens: at most {MAX_NAMES} are read")
-    names = read(tables.names, size)
-    text, starts = _expand(names, count, *read_tokens(tables, read))
+    names = image.read_present(tables.names, size)
+    text, starts = _expand(names, count, *read_tokens(tables, image))
     known = {name: at for name in anchors if (at := _line(text, starts, name)) is not None}
     if not known:
         raise SymbolError(f"kallsyms: {count} symbols, and none of {', '.join(anchors)} among them")
-    for addresses in _encodings(tables, read, count):
+    for addresses in _encodings(tables, image, count):
         if all(int(addresses[at]) == anchors[name] for name, at in known.items()):
             return Kallsyms(text, starts, addresses)
     raise SymbolError(f"kallsyms: no encoding that is known gives {', '.join(known)} the address in VMCOREINFO")
@@ -157,22 +156,11 @@ def anchors_of(info: VmcoreInfo) -> dict[str, int]:
     return {name: info.symbol(name) for name in _ANCHORS if f"SYMBOL({name})" in info}
 
 
-def read_tokens(tables: Tables, read: Reader) -> tuple[bytes, npt.NDArray[np.uint16]]:
-    """The table of tokens, each with a NUL behind it, and where in it each begins."""
-    index = np.frombuffer(read(tables.token_index, 2 * TOKENS), "<u2")
-    last = int(index[-1])
-    table = read(tables.token_table, last) + _last_token(tables.token_table + last, read)
-    return table, index
-
-
-def _last_token(at: int, read: Reader) -> bytes:
-    # It is read by letters: what is behind the table may not be in the image.
-    token = b""
-    while not token.endswith(b"\0"):
-        if len(token) > MAX_TOKEN:
-            raise SymbolError("kallsyms: a token without an end")
-        token += read(at + len(token), 1)
-    return token
+def read_tokens(tables: Tables, image: KernelImage) -> tuple[bytes, npt.NDArray[np.uint16]]:
+    """The table of tokens, each with a NUL behind it, and where in it each begins; raises as read_kallsyms does."""
+    index = np.frombuffer(image.read(tables.token_index, 2 * TOKENS), "<u2")
+    table = image.read_present(tables.token_table, int(index[-1]) + MAX_TOKEN + 1)
+    return table[: table.find(b"\0", int(index[-1])) + 1], index
 
 
 def _expand(
@@ -239,14 +227,14 @@ def _line(text: bytes, starts: npt.NDArray[np.int64], name: str) -> int | None:
     return None
 
 
-def _encodings(tables: Tables, read: Reader, count: int) -> Iterator[npt.NDArray[np.uint64]]:
+def _encodings(tables: Tables, image: KernelImage, count: int) -> Iterator[npt.NDArray[np.uint64]]:
     """The addresses of all symbols, by each way in which they may be written."""
     if tables.wide:
-        yield np.frombuffer(read(tables.offsets, 8 * count), "<u8")
+        yield np.frombuffer(image.read(tables.offsets, 8 * count), "<u8")
         return
-    offsets = np.frombuffer(read(tables.offsets, 4 * count), "<i4").astype(np.int64)
+    offsets = np.frombuffer(image.read(tables.offsets, 4 * count), "<i4").astype(np.int64)
     if tables.relative_base is not None:
-        base: Any = np.frombuffer(read(tables.relative_base, 8), "<i8")[0]
+        base: Any = np.frombuffer(image.read(tables.relative_base, 8), "<i8")[0]
         with np.errstate(over="ignore"):
             yield np.where(offsets >= 0, offsets, base - 1 - offsets).view(np.uint64)
             yield (base + (offsets & 0xFFFFFFFF)).view(np.uint64)

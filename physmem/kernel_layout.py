@@ -35,11 +35,11 @@ def find_kallsyms(info: VmcoreInfo, image: KernelImage) -> Kallsyms:
     anchors = anchors_of(info)
     tables = Tables.of(info)
     if tables is not None:
-        return read_kallsyms(tables, image.read, anchors)
+        return read_kallsyms(tables, image, anchors)
     start = info.symbol("_stext")
     for candidate in find_tables(image.memory, image.phys(start), start):
         try:
-            return read_kallsyms(candidate, image.read, anchors)
+            return read_kallsyms(candidate, image, anchors)
         except (SymbolError, AbsentError, AddressError):
             continue
     raise SymbolError("kallsyms: not found in the kernel's image")

@@ -80,6 +80,12 @@ class KernelImage:
         """``size`` bytes of the image; AddressError, AbsentError."""
         return self.memory.read(self.phys(va), size)
 
+    def read_present(self, va: int, size: int) -> bytes:
+        """The first of ``size`` bytes of the image, as many as there are before something is absent; AddressError."""
+        phys = self.phys(va)
+        gap = self.memory.ranges.first_gap(phys, phys + size)
+        return self.memory.read(phys, size if gap is None else gap - phys)
+
     def u64(self, va: int) -> int:
         """A ``u64`` of the image; AddressError, AbsentError."""
         return self.memory.u64(self.phys(va))

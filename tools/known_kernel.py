@@ -9,7 +9,8 @@ notes must have the same fingerprint and all tables the same addresses.  Builds
 that differ outside the kernel proper may have the same note all the same; the
 symbols in which they differ are left out by ``--without``, each by name; one that was found
 otherwise is added by ``--with`` (``net_rand_state`` of the NUMA kernel: the 16 bytes of the per-cpu
-area that go through prandom_u32's sequence between the images of n128_s16_fault).
+area that go through prandom_u32's sequence between the images of n128_s16_fault; ``kernel_stack``: beside
+``current_task``, the end of the stack whose frames free pages of n128cma_s17_contig still link to).
 """
 
 from __future__ import annotations

@@ -80,6 +80,7 @@ class Flattened(Contents):
                     file.seek(int(start))
                     for done in range(int(place), int(place + end - start), _COPY):
                         file.write(self._source.data[done : min(done + _COPY, int(place + end - start))])
+                file.flush()
                 return Source(self.path, file, self.kind)
         except OSError as error:
             raise ImageError(self.path, f"cannot be put together: {error.strerror or error}") from error

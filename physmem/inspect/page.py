@@ -105,7 +105,7 @@ def inspect_page(dump: Dump, place: Place) -> Page:
 
 def _migratetype(dump: Dump, block: int) -> str | None:
     try:
-        types = pageblock_types(dump)
+        types = pageblock_types(dump, partial=True)
     except PhysmemError:
         return None
     names = PageFormat(dump.layout).migratetypes

@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
-from physmem.errors import AbsentError
 from physmem.inspect.freelist import Break, FreeLists, free_lists
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.sections import ABSENT, pageblock_types
+from physmem.inspect.sections import pageblock_types
 from physmem.inspect.zones import Zone, populated_zones
 
 __all__ = ["PageTypeInfo", "PageTypes", "pagetypeinfo"]
@@ -79,7 +78,7 @@ def _row(values: Iterable[object], width: int) -> str:
 def pagetypeinfo(dump: Dump) -> PageTypeInfo:
     """Count free blocks and pageblocks by migratetype.
 
-    :raises AbsentError: some pageblock flags are not in the image
+    :raises AbsentError: the flags of some pageblock are not in the image
     """
     page_format = PageFormat(dump.layout)
     names = page_format.migratetypes
@@ -94,8 +93,6 @@ def pagetypeinfo(dump: Dump) -> PageTypeInfo:
         # The kernel looks at every pageblock_nr_pages-th page of the zone, from its first on.
         start, end = (min(pfn, dump.max_pfn) for pfn in (zone.start_pfn, zone.end_pfn))
         here = types[np.arange(start, end, 1 << order) >> order]
-        if (here == ABSENT).any():
-            raise AbsentError(0, 0, f"the pageblock flags of {zone}")
         known = here[(here >= 0) & (here < len(names))]
         found.append(PageTypes(zone, np.array(blocks).T, np.bincount(known, minlength=len(names))))
     return PageTypeInfo(names, order, tuple(found), tuple(lists.breaks))

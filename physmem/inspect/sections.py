@@ -30,7 +30,7 @@ __all__ = [
 
 #: Instead of a pageblock's flags: there is no section, so that it has none.
 NO_SECTION = -1
-#: The section's flags are not in the image.
+#: Instead of them: they are not in the image.
 ABSENT = -2
 
 
@@ -65,11 +65,13 @@ def sections(dump: Dump) -> Iterator[Section]:
                 yield Section(root * per_root + i, *entry)
 
 
-def pageblock_flags(dump: Dump) -> npt.NDArray[np.int16]:
+def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:
     """The flags of every pageblock below ``max_pfn``, indexed by PFN >> pageblock_order.
 
-    A pageblock's first bit is the uppermost of its value.  NO_SECTION and ABSENT stand where there is none.
-    Raises what :func:`sections` does.
+    A pageblock's first bit is the uppermost of its value; NO_SECTION stands where there is none.
+
+    :param partial: put ABSENT for flags that are not in the image, instead of raising AbsentError
+    :raises PhysmemError: what :func:`sections` raises
     """
     layout = dump.layout
     blocks_shift = layout.constant("PFN_SECTION_SHIFT") - layout.constant("pageblock_order")
@@ -86,6 +88,8 @@ def pageblock_flags(dump: Dump) -> npt.NDArray[np.int16]:
         try:
             flags = dump.memory.array(dump.virt_to_phys(section.pageblock_flags), np.uint64, words)
         except AbsentError:
+            if not partial:
+                raise
             here[:] = ABSENT
         else:
             here[:] = (flags[bit // 64] >> shift & mask)[: len(here)]
@@ -99,6 +103,6 @@ def migratetype_of(layout: Layout, flags: npt.NDArray[np.int16]) -> npt.NDArray[
     return np.where(flags < 0, flags, flags >> low & (2 << end - start) - 1).astype(np.int16)
 
 
-def pageblock_types(dump: Dump) -> npt.NDArray[np.int16]:
+def pageblock_types(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:
     """The migratetype of every pageblock; otherwise as :func:`pageblock_flags`."""
-    return migratetype_of(dump.layout, pageblock_flags(dump))
+    return migratetype_of(dump.layout, pageblock_flags(dump, partial=partial))

@@ -61,7 +61,7 @@ def test_lists_are_lists(operations: list[tuple[str, int, int, int]]) -> None:
         phys_base=0,
         kernel_image_size=512 << 20,
         mem_map=0xFFFFEA0000000000,
-        memmap=memoryview(b"").cast("Q"),
+        memmap=memoryview(bytearray()).cast("Q"),
         memmap_shift=21,
         list_poison1=0xDEAD000000100100,
         list_poison2=0xDEAD000000200200,

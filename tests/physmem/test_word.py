@@ -28,7 +28,7 @@ def space() -> AddressSpace:
         phys_base=0,
         kernel_image_size=0,
         mem_map=0,
-        memmap=memoryview(b"").cast("Q"),
+        memmap=memoryview(bytearray()).cast("Q"),
         memmap_shift=21,
         list_poison1=0,
         list_poison2=0,

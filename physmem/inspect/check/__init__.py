@@ -24,11 +24,14 @@ __all__ = ["RULES", "Finding", "Report", "check"]
 _GENERAL = {
     "pointer": "a pointer in a node, zone or section leads to memory",
     "cpu_online": "some CPU is online",
+    "page_array": "no two parts of the page array are the same memory",
 }
 
 _CHECKS: tuple[tuple[Callable[[Subject, Report], None], Mapping[str, str]], ...] = (
     (spans.check_spans, spans.RULES),
-    (lists.check_lists, lists.RULES),
+    (lists.check_links, lists.LINK_RULES),
+    (lists.check_marks, lists.MARK_RULES),
+    (lists.check_pcp_lists, {**lists.LINK_RULES, **lists.PCP_RULES}),
     (blocks.check_blocks, blocks.RULES),
     (blocks.check_merges, blocks.MERGE_RULES),
     (pages.check_pages, pages.RULES),

@@ -13,6 +13,7 @@ import numpy as np
 
 from physmem.inspect.check.report import Report
 from physmem.inspect.check.subject import Subject
+from physmem.inspect.sections import ABSENT
 from physmem.inspect.zones import Zone, stat_items
 
 __all__ = [
@@ -79,9 +80,11 @@ def check_cma(subject: Subject, report: Report) -> None:
 def check_isolated(subject: Subject, report: Report) -> None:
     """``nr_isolate_pageblock``."""
     isolate = subject.migratetype("MIGRATE_ISOLATE")
+    subject.skip_absent_pageblocks(report, ISOLATE_RULES)
     for zone in subject.zones:
-        found = int((subject.pageblocks_of(zone) == isolate).sum())
-        if zone.nr_isolate_pageblock != found:
+        types = subject.pageblocks_of(zone)
+        found = int((types == isolate).sum())
+        if zone.nr_isolate_pageblock != found and not (types == ABSENT).any():
             detail = f"{zone}: nr_isolate_pageblock {zone.nr_isolate_pageblock}, {found} isolated"
             report.add("nr_isolate_pageblock", detail)
 

@@ -11,7 +11,6 @@ free_hot_cold_page, rmqueue_bulk).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +18,6 @@ import numpy.typing as npt
 
 from physmem.inspect.check.report import Report
 from physmem.inspect.check.subject import Subject
-from physmem.inspect.sections import ABSENT
 
 __all__ = [
     "CMA_RULES",
@@ -51,7 +49,7 @@ PCP_RULES = {
 def check_pageblock_types(subject: Subject, report: Report) -> None:
     """Three bits can say more than there are migratetypes."""
     types = subject.pageblocks
-    _skip_absent(subject, report, TYPE_RULES)
+    subject.skip_absent_pageblocks(report, TYPE_RULES)
     wrong = np.flatnonzero(types >= subject.migratetype("MIGRATE_TYPES"))
     order = subject.dump.layout.constant("pageblock_order")
     report.add_pages("pageblock_type", wrong << order, (f"migratetype {types[i]}" for i in wrong))
@@ -60,7 +58,7 @@ def check_pageblock_types(subject: Subject, report: Report) -> None:
 def check_cma_lists(subject: Subject, report: Report) -> None:
     """CMA lists and CMA pageblocks."""
     cma = subject.migratetype("MIGRATE_CMA")
-    _skip_absent(subject, report, CMA_RULES)
+    subject.skip_absent_pageblocks(report, CMA_RULES)
     first, last, listed = _types(subject)
     outside = (listed == cma) & (first != cma) & (last != cma)
     astray = (listed != cma) & (first == cma) & (last == cma)
@@ -70,13 +68,14 @@ def check_cma_lists(subject: Subject, report: Report) -> None:
 def check_isolate_lists(subject: Subject, report: Report) -> None:
     """Isolated lists; a free block of an isolated pageblock on another list does happen in a healthy kernel."""
     isolate = subject.migratetype("MIGRATE_ISOLATE")
-    _skip_absent(subject, report, ISOLATE_RULES)
+    subject.skip_absent_pageblocks(report, ISOLATE_RULES)
     first, last, listed = _types(subject)
     _add_blocks(subject, report, "isolate_list", (listed == isolate) & (first != isolate) & (last != isolate))
 
 
 def check_pcp_types(subject: Subject, report: Report) -> None:
     """Pages of the reserve are kept with any others, CMA pages with movable ones, isolated ones never."""
+    subject.need_pagesets()
     enum = subject.dump.layout.enum("migratetype")
     lists = subject.lists
     for number, each in enumerate(lists.lists):
@@ -114,9 +113,3 @@ def _add_blocks(subject: Subject, report: Report, rule: str, wrong: npt.NDArray[
     where = zip(first, blocks.owner[wrong], strict=True)
     details = (f"pageblock is {names[kind]}, {subject.whereabouts(owner)}" for kind, owner in where)
     report.add_pages(rule, blocks.pfn[wrong], details)
-
-
-def _skip_absent(subject: Subject, report: Report, rules: Mapping[str, str]) -> None:
-    absent = int((subject.pageblocks == ABSENT).sum())
-    if absent:
-        report.skip(rules, f"the flags of {absent} pageblocks are not in the image")

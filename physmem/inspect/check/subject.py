@@ -7,15 +7,17 @@ checked, the others are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
+from physmem.inspect.check.report import Report
 from physmem.inspect.freelist import FreeLists, read_lists
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.sections import pageblock_types
+from physmem.inspect.sections import ABSENT, pageblock_types
 from physmem.inspect.states import Blocks
 from physmem.inspect.zones import Node, Pageset, Zone, nodes, pagesets
 
@@ -44,6 +46,10 @@ class Subject:
         """Of each populated zone, the online CPUs' pagesets."""
         return [pagesets(self.dump, zone) for zone in self.zones]
 
+    def need_pagesets(self) -> None:
+        """Raise what reading the pagesets raises: without them, the per-cpu lists are not among the lists."""
+        _ = self.pagesets
+
     @cached_property
     def lists(self) -> FreeLists:
         """All free lists, and the per-cpu lists if they can be read."""
@@ -55,13 +61,26 @@ class Subject:
         return Blocks.of(self.lists)
 
     @cached_property
+    def is_pcp(self) -> npt.NDArray[np.bool_]:
+        """Which of the blocks are pages of a per-cpu list."""
+        per_cpu = np.array([each.cpu is not None for each in self.lists.lists] or [False])
+        found: npt.NDArray[np.bool_] = per_cpu[self.blocks.owner] & (self.blocks.owner >= 0)
+        return found
+
+    @cached_property
     def pageblocks(self) -> npt.NDArray[np.int16]:
         """The migratetype of every pageblock."""
-        return pageblock_types(self.dump)
+        return pageblock_types(self.dump, partial=True)
 
     def migratetype(self, name: str) -> int:
         """A migratetype that not every kernel has, as in ``MIGRATE_CMA``; raises LayoutError."""
         return self.dump.layout.enumerator(name)
+
+    def skip_absent_pageblocks(self, report: Report, rules: Iterable[str]) -> None:
+        """Say that rules are not checked for the pageblocks whose flags are not in the image."""
+        absent = int((self.pageblocks == ABSENT).sum())
+        if absent:
+            report.skip(rules, f"the flags of {absent} pageblocks are not in the image")
 
     def pageblocks_of(self, zone: Zone) -> npt.NDArray[np.int16]:
         """The migratetypes of the pageblocks that a zone spans, in whole or in part."""

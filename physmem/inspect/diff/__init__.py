@@ -121,7 +121,7 @@ def _compare_objects(a: Dump, b: Dump, not_compared: list[str]) -> Iterator[Obje
 
 def _compare_pageblocks(a: Dump, b: Dump, not_compared: list[str]) -> Iterator[PageblockChange]:
     try:
-        flags = [pageblock_flags(dump) for dump in (a, b)]
+        flags = [pageblock_flags(dump, partial=True) for dump in (a, b)]
     except (AbsentError, AddressError, UnsupportedError) as error:
         not_compared.append(f"pageblock flags: {error}")
         return

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,23 @@ VARIABLES = """
     page_group_by_mobility_disabled hstates hugetlb_max_hstate default_hstate_idx min_free_kbytes nr_swap_pages
     zero_pfn huge_zero_page huge_zero_pfn huge_zero_folio movable_zone zone_names migratetype_names e820_table
     iomem_resource sysctl_lowmem_reserve_ratio compound_page_dtors
-""".split()
+"""
 
 SYMBOLS = """
     _text _stext _etext _sdata _edata _end __bss_start __bss_stop __start_BTF __stop_BTF __start_rodata __end_rodata
     init_top_pgt free_compound_page free_huge_page
-""".split()
+"""
 
 STRUCTS = """
     page folio slab ptdesc zone pglist_data free_area per_cpu_pages per_cpu_zonestat per_cpu_nodestat per_cpu_pageset
     mem_section mem_section_usage list_head zonelist zoneref lruvec hstate vm_event_state uts_namespace new_utsname
     resource e820_table e820_entry page_pool dev_pagemap
-""".split()
+"""
 
 ENUMS = """
     pageflags pagetype zone_type zone_stat_item node_stat_item numa_stat_item migratetype lru_list zone_flags
     pgdat_flags zone_watermarks vm_event_item pageblock_bits compound_dtor_id node_states
-""".split()
+"""
 #: Enums without a name are kept if an enumerator begins so.
 ANONYMOUS = ("SECTION_", "SUBSECTION_", "ZONELIST_", "PG_", "MAX_", "MIGRATE")
 
@@ -127,10 +127,11 @@ def metadata(dump: Dump, kept: Kept) -> None:
     ]
     for table in page_tables(dump, regions.pgd, 0, 39, mapped):
         kept.keep(table, PAGE)
-    for name in VARIABLES:
+    for name in VARIABLES.split():
         if name in dump.symbols:
-            kept.keep_at(dump.symbols[name], 256)
-    percpu = [dump.u64(dump.symbols["__per_cpu_offset"] + 8 * cpu) for cpu in range(dump.s32(dump.symbols["nr_cpu_ids"]))]
+            kept.keep_at(dump.symbols[name], 8192 if name == "node_data" else 1024)
+    cpus = dump.s32(dump.symbols["nr_cpu_ids"])
+    percpu = [dump.u64(dump.symbols["__per_cpu_offset"] + 8 * cpu) for cpu in range(cpus)]
     for name in ("vm_event_states", "numa_node", "boot_pageset", "boot_zonestats", "boot_nodestats"):
         for offset in percpu if name in dump.symbols else ():
             kept.keep_at(dump.symbols[name] + offset, 1024)
@@ -210,11 +211,11 @@ def types(dump: Dump, makers: Any) -> bytes:
             numbers[number] = out.add(found.kind, found.name, target)
         return numbers[number]
 
-    for tag in STRUCTS:
+    for tag in STRUCTS.split():
         wanted = btf.find(tag, Kind.STRUCT, Kind.UNION)
         if wanted is not None:
             copy(wanted)
-    for name in ENUMS:
+    for name in ENUMS.split():
         wanted = btf.find(name, Kind.ENUM, Kind.ENUM64)
         if wanted is not None:
             copy(wanted)
@@ -231,14 +232,15 @@ def symbols(dump: Dump, kept: Kept, stop_btf: int, makers: Any) -> int:
     assert tables is not None
     assert tables.relative_base is not None
     image = dump.regions.image
-    pages = {page for page in kept.pages}
+    pages = set(kept.pages)
+    named = SYMBOLS.split()
     chosen = []
     for name in dump.symbols:
         address = dump.symbols[name]
         known = address in image and (image.phys(address) & -PAGE) in pages
-        if name in SYMBOLS or address < 1 << 31 or (known and not name.startswith(("__UNIQUE", "___", "__func"))):
+        if name in named or address < 1 << 31 or (known and not name.startswith(("__UNIQUE", "___", "__func"))):
             chosen.append((address, name))
-    table, index = read_tokens(tables, image.read)
+    table, index = read_tokens(tables, image)
     tokens = {i: table[first : table.index(b"\0", first)] for i, first in enumerate(index.tolist())}
     chosen = sorted((stop_btf if name == "__stop_BTF" else address, name) for address, name in set(chosen))
     base = image.u64(tables.relative_base)

@@ -64,7 +64,7 @@ def test_pagesets_of_a_kernel_without_smp(open_case):
 
 def test_pagesets_of_a_kernel_with_smp(open_case):
     dump = open_case("n128_s1")
-    (pageset,) = zones.pagesets(dump, list(zones.populated_zones(dump))[0])
+    (pageset,) = zones.pagesets(dump, next(zones.populated_zones(dump)))
     assert (pageset.expire, pageset.stat_threshold) == (0, 2)
     assert pageset.vm_stat_diff["NUMA_HIT"] == 1
 
