@@ -36,7 +36,7 @@ MACHINES: list[tuple[str, int, int, dict[str, Any]]] = [
     ("300M", 7, 3, {"cma": 8 * MIB, "zonelist_order": "zone"}),
     ("1G", 1, 1, {"kernelcore": 512 * MIB, "gbpages": False}),
     ("9G", 4, 8, {"mem": 8 << 30}),
-    ("20G", 64, 8, {}),
+    ("2G", 64, 8, {}),
 ]
 
 

@@ -113,12 +113,14 @@ def make_kallsyms(
     order: Sequence[str] | None = None,
     marker: str = "<I",
     tokens: Mapping[int, bytes] = TOKENS,
+    extra: Mapping[str, bytes] | None = None,
 ) -> KallsymsImage:
     """The tables of kallsyms, as they would be from the kernel address ``at`` on.
 
     :param symbols: names with the letter of their kind in front, and addresses
     :param style: ``percpu``, ``relative``, ``place`` (relative to the place of the number) or ``wide``
     :param order: of the tables; by default that of kernels before 6.4
+    :param extra: further tables, to be named in ``order``
     """
     names = [compress_name(name, tokens) for name, _ in symbols]
     starts = [0]
@@ -133,6 +135,7 @@ def make_kallsyms(
         "token_table": table,
         "token_index": index,
         "offsets": b"",
+        **(extra or {}),
     }
     default = ("offsets", "relative_base", "num_syms", "names", "markers", "token_table", "token_index")
     data, places = bytearray(), {}

@@ -14,7 +14,7 @@ from physmem.inspect.diff.leaves import FieldChange, changes, struct_leaves
 from physmem.inspect.diff.objects import objects
 from physmem.inspect.sections import sections
 from physmem.inspect.states import State
-from physmem.inspect.zones import pagesets
+from physmem.inspect.zones import pagesets, populated_zones
 from physmem.ranges import Ranges
 from physmem.structs import linux_4_0
 
@@ -120,28 +120,23 @@ def test_no_byte_of_the_allocator_hides(case, edit, open_case):
 def test_what_is_not_the_allocators_does_not_count(edit, open_case):
     before = open_case("n256x2_s6n")
     editor = edit("n256x2_s6n")
-    kept = Ranges((start, start + size) for _, start, size in regions(before))
-    changed = 0
-    # Page tables, node_data, mem_section: what is needed to find the rest must stay.
-    tables = Ranges(
-        (step.table, step.table + 4096)
-        for va in (before.mem_map, before.mem_map + (2 << 20), before.symbols["node_data"])
-        for step in before.steps(va)
-    )
-    needed = ("node_data", "mem_section", "cpu_online_bits", "__per_cpu_offset", "phys_base")
-    needed_pages = Ranges(
-        (at & -4096, (at & -4096) + 4096) for at in (before.virt_to_phys(before.symbols[n]) for n in needed)
-    )
-    roots = Ranges(
-        [(at & -4096, (at & -4096) + 4096) for at in [before.virt_to_phys(before.u64(before.symbols["mem_section"]))]]
-    )
-    names = Ranges((at & -4096, (at & -4096) + 4096) for at in (0x12D1000, 0x12E4000))
-    pgdats = Ranges(
-        (at, at + before.layout.sizeof("pglist_data")) for at in map(before.virt_to_phys, before.pgdats.values())
-    )
+    # What is needed to find the rest must stay: page tables, tables of nodes and sections, the names of zones.
+    variables = ("node_data", "mem_section", "cpu_online_bits", "__per_cpu_offset", "phys_base")
+    needed = [before.virt_to_phys(before.symbols[name]) for name in variables]
+    needed.append(before.virt_to_phys(before.u64(before.symbols["mem_section"])))
+    for va in (before.mem_map, before.mem_map + (2 << 20)):
+        needed += [step.table for step in before.steps(va)]
+    for zone in populated_zones(before):
+        needed.append(before.virt_to_phys(before.field(zone.address, "zone", "name")))
+    size = before.layout.sizeof("pglist_data")
     other = before.memory.ranges
-    for these in (kept, tables, needed_pages, roots, names, pgdats):
-        other = other.difference(these)
+    for kept in (
+        Ranges((start, start + size) for _, start, size in regions(before)),
+        Ranges((at & -4096, (at & -4096) + 4096) for at in needed),
+        Ranges((at, at + size) for at in map(before.virt_to_phys, before.pgdats.values())),
+    ):
+        other = other.difference(kept)
+    changed = 0
     for start, end in other:
         for at in range(start, end, 509):
             editor.ram.set_u8(at, editor.ram.u8(at) ^ 0xFF)

@@ -266,15 +266,11 @@ def header(**fields: int) -> bytes:
         (header(hdr=12), "outside the data"),
         (header(tlen=40), "40 bytes of types at 0x18: outside the data"),
         (header(soff=0xFFFFFFFF), "1 bytes of strings at 0x100000017: outside the data"),
-        (header(tlen=12), "type 1: a record of an unknown kind|no type"),
-        (header(tlen=8), "type 1: a record of an unknown kind, or cut short"),
+        (header(tlen=4), "type 1: a record of an unknown kind, or cut short"),
+        (header(tlen=8), "type 1 ends outside the types"),
     ],
 )
 def test_malformed(data: bytes, reason: str) -> None:
-    if "no type" in reason:
-        # A record of kind 0 is a type that nothing can be made of.
-        assert not read_btf(data).has("page")
-        return
     with pytest.raises(LayoutError, match=reason):
         read_btf(data)
 
