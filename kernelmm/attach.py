@@ -11,7 +11,7 @@ from __future__ import annotations
 from kernelmm.core.mm import Mm
 from kernelmm.pressure import hooks
 from kernelmm.pressure.fields import Fields
-from physmem import abi
+from physmem import abi, address
 from physmem.dump import Dump
 from physmem.errors import AbsentError, CorruptionError, LayoutError, UnsupportedError
 from physmem.ram import Ram
@@ -22,6 +22,9 @@ __all__ = ["attach", "numbers"]
 
 #: Index of N_MEMORY in node_states[]: N_HIGH_MEMORY and N_NORMAL_MEMORY are the same on 64 bits.
 N_MEMORY = 2
+
+#: Bytes from the per-cpu variable kernel_stack down to the list head of alloc_contig_range, called by a module's init.
+STACK_DEPTH = 0x248
 
 #: A field or value of struct page that the hot paths have as a compile-time constant.
 _FIXED_FIELDS = {
@@ -193,8 +196,16 @@ def numbers(dump: Dump) -> dict[str, int]:
         "var_cpu_online_bits": variable("cpu_online_bits"),
         "var_fail_page_alloc": variable("fail_page_alloc") if "fail_page_alloc" in dump.symbols else 0,
         "percpu_net_rand_state": dump.symbols.find("net_rand_state"),
-        "nr_cpus": dump.s32(dump.symbols["nr_cpu_ids"]) if smp else 1,
+        "nr_cpus": nr_cpu_ids(dump) if smp else 1,
     }
+
+
+def nr_cpu_ids(dump: Dump) -> int:
+    """How many CPUs there can be, online or not; CorruptionError if it is not what the kernel was built for."""
+    count, limit = dump.s32(dump.symbols["nr_cpu_ids"]), dump.layout.constant("NR_CPUS")
+    if not 0 < count <= limit:
+        raise CorruptionError("nr_cpu_ids", f"{count} CPUs, the kernel is built for {limit}")
+    return count
 
 
 def attach(dump: Dump) -> Mm:
@@ -208,12 +219,26 @@ def attach(dump: Dump) -> Mm:
     values = numbers(dump)
     # One frame more than the machine has: the running task's kernel stack, for lists that live in a function.
     ram = Ram.from_image(dump.image, max(dump.image.size, dump.max_pfn << abi.PAGE_SHIFT) + abi.PAGE_SIZE)
-    mm = Mm(ram, dump.over(ram).space(ram), values)
-    mm.stack = mm.page_offset + ram.size - abi.PAGE_SIZE
+    try:
+        mm = Mm(ram, dump.over(ram).space(ram), values)
+    except OverflowError as error:
+        raise LayoutError(f"{dump.layout.source}: a number is out of the engine's range: {error}") from None
+    mm.stack = task_stack(mm, dump) or mm.page_offset + ram.size - abi.PAGE_SIZE
     mm.cold = Fields(dump)
     mm.pressure = hooks
     require_present(mm, dump)
     return mm
+
+
+def task_stack(mm: Mm, dump: Dump) -> int:
+    """Kernel address for a list on the running task's stack, as deep as ``alloc_contig_range`` has its own; 0 if
+    the image does not tell where that stack is.
+    """
+    if "kernel_stack" not in dump.symbols:
+        return 0
+    top = mm.as_u64[address.off(mm, dump.symbols["kernel_stack"] + mm.this_cpu_off) >> 3]
+    frame = top - STACK_DEPTH
+    return frame if address.lookup(mm, frame) < mm.size - abi.PAGE_SIZE else 0
 
 
 def require_present(mm: Mm, dump: Dump) -> None:
@@ -226,8 +251,6 @@ def require_present(mm: Mm, dump: Dump) -> None:
         if gap is not None:
             raise AbsentError(gap, size, what)
 
-    if not 0 < mm.nr_cpus <= layout.constant("NR_CPUS"):
-        raise CorruptionError("nr_cpu_ids", f"{mm.nr_cpus} CPUs, the kernel is built for {layout.constant('NR_CPUS')}")
     if max(dump.pgdats) > 63:
         raise UnsupportedError("not modelled: node ids above 63")
     for nid, pgdat in dump.pgdats.items():

@@ -10,16 +10,23 @@ exception (:mod:`physmem.errors`); what it merely complains about is in :meth:`M
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from typing import Any
 
 from kernelmm import gfp as gfp_bits
 from kernelmm.attach import attach
+from kernelmm.boot import BootConfig, boot
+from kernelmm.bringup.kernel import Kernel
+from kernelmm.bringup.printk import log
+from kernelmm.bringup.sysctl import SYSCTLS
 from kernelmm.core import compound, entry, free, mmzone, pcp
 
 # Inside a class Python would mangle a name with two underscores.
 from kernelmm.core.entry import __alloc_pages_nodemask as alloc_pages_from
 from kernelmm.core.free import __free_pages as free_struct_pages
+from kernelmm.core.mm import Mm
 from kernelmm.page_view import PageView
 from kernelmm.study import script as page_script
 from kernelmm.study.debug_vm import DebugVm
@@ -29,6 +36,7 @@ from kernelmm.study.script import Script
 from kernelmm.study.trace import Event, Tracer
 from physmem import abi, address
 from physmem.dump import Dump, open_dump
+from physmem.e820 import MemoryMap
 from physmem.errors import AddressError, PhysmemError, UsageError
 from physmem.image.write import write_elf
 from physmem.ram import Ram
@@ -48,8 +56,9 @@ class Machine:
     :ivar console: what collects its messages
     """
 
-    def __init__(self, dump: Dump) -> None:
-        self.mm = attach(dump)
+    def __init__(self, dump: Dump, mm: Mm | None = None) -> None:
+        """Attach to a dump; or take over a kernel that runs already, on the memory that the dump shows."""
+        self.mm = attach(dump) if mm is None else mm
         self.dump = dump.over(self.mm.ram)
         self.console = Reporter(dump.layout, self.mm.hz)
         self.mm.reporter = self.console
@@ -72,6 +81,22 @@ class Machine:
             dump.close()
             raise
 
+    @classmethod
+    def boot(cls, memory: MemoryMap | int | str, nodes: int = 1, cpus: int = 1, **options: Any) -> Machine:
+        """Boot a machine of our own.
+
+        :param memory: how much it has (``"256M"``, or bytes), or its firmware's memory map (:mod:`physmem.e820`)
+        :param nodes: NUMA nodes to split the memory into; a memory map has its own
+        :param options: further fields of :class:`~kernelmm.boot.BootConfig`: ``cma=16 << 20``
+        :raises UsageError: there cannot be such a machine, or it has too little memory
+        """
+        if not isinstance(memory, MemoryMap):
+            memory = MemoryMap.from_size(memory, nodes)
+        booted = boot(BootConfig(memory, cpus, **options))
+        machine = cls(booted.dump, booted.mm)
+        machine.console.lines += log(booted.kernel)
+        return machine
+
     def close(self) -> None:
         """Let go of the image file.  The machine's memory lives on until it is garbage."""
         self.dump.close()
@@ -85,7 +110,7 @@ class Machine:
     def __repr__(self) -> str:
         release = self.dump.info.get("OSRELEASE", "?")
         nodes, cpus = len(self.dump.pgdats), self.mm.nr_cpus
-        return f"<Machine Linux {release}, {self.ram.size >> 20} MiB, {nodes} nodes, {cpus} CPUs>"
+        return f"<Machine Linux {release}, {self.dump.max_pfn} pages, {nodes} nodes, {cpus} CPUs>"
 
     # -- allocating ----------------------------------------------------------
 
@@ -147,9 +172,10 @@ class Machine:
         order = within("order", order, 0, abi.MAX_ORDER - 1)
         if not addr:
             return
-        if not self.debug_vm:
-            self.virt_to_page(addr + (abi.PAGE_SIZE << order) - 1)
+        # With debug_vm, a bad address is the kernel's own assertion's to tell.
+        with suppress(*([AddressError] if self.debug_vm else [])):
             self.virt_to_page(addr)
+            self.virt_to_page(addr + (abi.PAGE_SIZE << order) - 1)
         with self._operation("free_pages"):
             free.free_pages(self.mm, addr, order)
 
@@ -195,7 +221,7 @@ class Machine:
 
     def drain_all_pages(self) -> None:
         """``drain_all_pages``: return every CPU's page lists to the free lists."""
-        with self._operation("drain_all_pages"):
+        with self.on_cpu(self.cpu), self._operation("drain_all_pages"):
             pcp.drain_all_pages(self.mm, 0)
 
     # -- addresses -----------------------------------------------------------
@@ -211,6 +237,7 @@ class Machine:
         if 0 <= addr < 1 << 64 and address.virt_addr_valid(mm, addr):
             page = address.virt_to_page(mm, addr)
             if address.page_to_pfn(mm, page) < self.dump.max_pfn:
+                self._write_out(page, 1)
                 return page
         raise AddressError(addr, f"no page frame is here: the direct map begins at {mm.page_offset:#x}, {self._pfns}")
 
@@ -244,6 +271,14 @@ class Machine:
             if page % abi.SIZEOF_PAGE or not 0 <= pfn < self.dump.max_pfn or not address.pfn_has_page(mm, pfn):
                 what = "not a struct page" if pfn == first else f"{count} pages from here leave the page array"
                 raise AddressError(page, f"{what}: the page array begins at {mm.mem_map:#x}, {self._pfns}")
+        self._write_out(page, count)
+
+    def _write_out(self, page: int, count: int) -> None:
+        """Before the core reads the entries of pages that it has not handed out: see that they are in memory."""
+        if self.mm.deferred is not None:
+            # So many pages lie in two blocks at most.
+            for each in (page, page + (count - 1) * abi.SIZEOF_PAGE):
+                self.mm.deferred.write_out(address.page_off(self.mm, each))
 
     # -- the caller ----------------------------------------------------------
 
@@ -293,8 +328,24 @@ class Machine:
             self.mm.tracer, self.mm.tracing = before
 
     def dmesg(self) -> str:
-        """What the kernel printed since the machine was attached, one line each."""
+        """What the kernel printed since the machine was booted or attached, one line each."""
         return "".join(f"{line}\n" for line in self.console.lines)
+
+    # -- tuning --------------------------------------------------------------
+
+    @cached_property
+    def kernel(self) -> Kernel:
+        """The kernel's structures and variables, by the names that they have in C."""
+        return Kernel.attached(self.mm, self.dump)
+
+    def sysctl(self, name: str, value: int | str | Sequence[int]) -> None:
+        """Write a file in /proc/sys/vm (:mod:`kernelmm.bringup.sysctl`): ``m.sysctl("min_free_kbytes", 8192)``.
+
+        :raises UsageError: there is no such file, or it does not take this value
+        """
+        if name not in SYSCTLS:
+            raise UsageError(f"sysctl {name!r}: there are {', '.join(SYSCTLS)}")
+        SYSCTLS[name](self.kernel, value)
 
     # -- scripts and files ---------------------------------------------------
 

@@ -7,67 +7,77 @@ space: what an inspector, or an emulated machine that attaches, starts from.
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from physmem import paging
-from physmem.errors import AddressError, CorruptionError, LayoutError, SymbolError
-from physmem.image import Image, VmcoreInfo, open_image
+from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError
+from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
+from physmem.kallsyms import KernelSymbols
+from physmem.kernel_layout import find_kallsyms, own_layout
 from physmem.memory import PhysicalMemory
 from physmem.ram import Ram
+from physmem.regions import KERNEL_IMAGE_SIZE, KernelImage, PageTables, Regions
 from physmem.space import UNMAPPED, AddressSpace
 from physmem.structs import known
+from physmem.structs.bounds import check_bounds
+from physmem.structs.btf_layout import Lazy, Overlay
 from physmem.structs.layout import Layout
 from physmem.symbols import Symbols
 
-__all__ = ["Dump", "open_dump"]
-
-#: KERNEL_IMAGE_SIZE of a kernel without KASLR: modules are mapped from there on.
-KERNEL_IMAGE_SIZE = 512 << 20
+__all__ = ["KERNEL_IMAGE_SIZE", "Dump", "open_dump"]
 
 #: More nodes than any x86-64 kernel is built for (NODES_SHIFT is at most 10).
 _MAX_NODES = 1024
 
 
 def open_dump(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     layout: str | os.PathLike[str] | None = None,
     symbols: str | os.PathLike[str] | None = None,
 ) -> Dump:
     """Open a memory image and find out how to read it.
 
-    The layout is the one given, or comes with the package if the kernel is a known one; what the
-    image's own VMCOREINFO says must agree with it.
+    The layout is the one given, or comes with the package if the kernel is a known one, or is what the kernel has in
+    its own memory; what its VMCOREINFO says must agree with it.  Its symbol table is looked into for what nothing
+    else tells.
 
+    :param path: as for :func:`physmem.image.open_image`
     :param layout: a ``layout.json``
     :param symbols: a ``symbols.json``
     :raises ImageError: the image cannot be read
     :raises LayoutError: the layout is unknown, malformed, or not this kernel's
     :raises SymbolError: the symbols are malformed, or one that is needed is missing
     """
-    image = open_image(path)
+    image = open_image(path, raw=layout is not None)
     try:
-        info = VmcoreInfo(image.vmcoreinfo)
+        info = VmcoreInfo(image.vmcoreinfo or find_vmcoreinfo(image))
         recognised = known.recognise(info)
         told = Layout.from_vmcoreinfo(info)
-        if layout is not None:
-            structs = Layout.from_json(layout).merge(told)
-        elif recognised is not None:
-            structs = recognised.layout.merge(told)
-        else:
-            release = info.get("OSRELEASE", "which it does not name")
-            raise LayoutError(
-                f"{image.path}: no layout is known for this kernel (release {release}): give one with --layout"
-            )
         names = Symbols({k[7:-1]: info.symbol(k[7:-1]) for k in info if k.startswith("SYMBOL(")}, "VMCOREINFO")
         if recognised is not None:
             names |= Symbols(recognised.symbols, f"known kernel {recognised.name}")
         if symbols is not None:
             names |= Symbols.from_json(symbols)
+        if layout is not None:
+            structs = Layout.from_json(layout).merge(told)
+        elif recognised is not None:
+            structs = recognised.layout.merge(told)
+        elif info:
+            kernel = KernelImage.of(info, names, told, image)
+            names = KernelSymbols(names, lambda: find_kallsyms(info, kernel))
+            structs = own_layout(info, names, kernel)
+        else:
+            reason = "no kernel in it says what it is: give a layout with --layout"
+            raise LayoutError(f"{image.path}: {reason}")
+        check_bounds(structs)
         return Dump(image, info, structs, names)
     except BaseException:
         image.close()
@@ -80,7 +90,6 @@ class Dump:
     :ivar image: the file
     :ivar memory: the physical memory that is looked at: the image, or an emulated RAM made of it
     :ivar info: the kernel's VMCOREINFO
-    :ivar layout: its structs, enums and constants
     :ivar symbols: its variables
     """
 
@@ -90,11 +99,8 @@ class Dump:
         self.image = image
         self.memory: PhysicalMemory = image if memory is None else memory
         self.info = info
-        self.layout = layout
         self.symbols = symbols
-        self.page_offset = layout.constant("PAGE_OFFSET")
-        self.start_kernel_map = layout.constant("__START_KERNEL_map")
-        self.sizeof_page = layout.sizeof("page")
+        self._layout = layout
 
     def close(self) -> None:
         """Let go of the image file."""
@@ -108,47 +114,77 @@ class Dump:
 
     def over(self, memory: PhysicalMemory) -> Dump:
         """The same kernel, looked at in another memory (an emulated RAM that was made of the image)."""
-        return Dump(self.image, self.info, self.layout, self.symbols, memory)
+        return Dump(self.image, self.info, self._layout, self.symbols, memory)
+
+    # -- layout --------------------------------------------------------------
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The kernel's structs, enums and constants, with those that follow from where it has its regions."""
+        derived: Lazy[int] = Lazy(self._derived, self._derivable)
+        return replace(self._layout, constants=Overlay(self._layout.constants, derived))
+
+    def _derived(self, name: str) -> int | None:
+        return _DERIVED[name](self) if name in _DERIVED else None
+
+    def _derivable(self) -> Iterator[str]:
+        for name in _DERIVED:
+            with contextlib.suppress(PhysmemError):
+                self._derived(name)
+                yield name
+
+    @cached_property
+    def sizeof_page(self) -> int:
+        """Bytes of a ``struct page``."""
+        return self._layout.sizeof("page")
 
     # -- translation ---------------------------------------------------------
 
     @cached_property
+    def regions(self) -> Regions:
+        """Where the kernel has its regions; raises what :meth:`Regions.of` does."""
+        try:
+            return Regions.of(self.info, self.symbols, self._layout, self.memory)
+        except LayoutError as error:
+            raise LayoutError(f"{self.image.path}: {error}") from None
+
+    @property
+    def page_offset(self) -> int:
+        """PAGE_OFFSET: kernel address of physical 0 in the direct map."""
+        return self.regions.page_offset
+
+    @property
+    def start_kernel_map(self) -> int:
+        """__START_KERNEL_map: where the kernel's image is mapped."""
+        return self.regions.start_kernel_map
+
+    @property
     def phys_base(self) -> int:
-        """Physical address that __START_KERNEL_map would map: the kernel's own variable of that name.
+        """Physical address that __START_KERNEL_map would map."""
+        return self.regions.phys_base
 
-        The variable is found through itself: the value is right if it is read where it says it is.
-        """
-        if "NUMBER(phys_base)" in self.info:
-            return self.info.number("phys_base")
-        at = self.symbols["phys_base"] - self.start_kernel_map
-        if at >= 0 and self.memory.ranges.covers(at, at + 8) and self.memory.u64(at) == 0:
-            return 0
-        for start, end in self.memory.ranges:
-            # Kernels are loaded at multiples of 2 MiB (CONFIG_PHYSICAL_ALIGN).
-            first = -(-(start - at) >> 21) << 21 if start > at else 0
-            for base in range(first, end - at - 7, 1 << 21):
-                if self.memory.u64(at + base) == base:
-                    return base
-        raise LayoutError(f"{self.image.path}: phys_base is not found: no page of the image holds its own offset")
-
-    @cached_property
+    @property
     def pgd(self) -> int:
         """Physical address of the kernel's top page table (swapper_pg_dir, init_level4_pgt)."""
-        for name in ("swapper_pg_dir", "init_level4_pgt", "init_top_pgt"):
-            if name in self.symbols:
-                return self.symbols[name] - self.start_kernel_map + self.phys_base
-        raise SymbolError(f"{self.image.path}: no symbol tells where the kernel's page tables are")
+        return self.regions.pgd
+
+    @cached_property
+    def tables(self) -> PhysicalMemory:
+        """The memory as page tables are to be read: where it is encrypted, without the bit that says so."""
+        return PageTables(self.memory, self.regions.sme_mask) if self.regions.sme_mask else self.memory
+
+    def steps(self, va: int) -> Iterator[paging.Step]:
+        """Translate a kernel address by the kernel's page tables, one level at a time; see :func:`paging.steps`."""
+        return paging.steps(self.tables, self.pgd, va, self.regions.levels)
 
     def virt_to_phys(self, va: int) -> int:
         """Physical address behind a kernel address: by region where that is fixed, by page tables elsewhere.
 
         :raises AddressError: nothing is mapped there
         """
-        if self.start_kernel_map <= va < self.start_kernel_map + KERNEL_IMAGE_SIZE:
-            return va - self.start_kernel_map + self.phys_base
-        if self.page_offset <= va < self.page_offset + (1 << self.layout.constant("MAX_PHYSMEM_BITS")):
-            return va - self.page_offset
-        phys = paging.walk(self.memory, self.pgd, va).phys
+        phys = self.regions.linear(va)
+        if phys is None:
+            phys = paging.walk(self.tables, self.pgd, va, self.regions.levels).phys
         if phys is None:
             raise AddressError(va, "not mapped by the kernel's page tables")
         return phys
@@ -208,7 +244,7 @@ class Dump:
     def mem_map(self) -> int:
         """Kernel address of the ``struct page`` of PFN 0: VMEMMAP_START, or on FLATMEM the variable ``mem_map``."""
         if "mem_section" in self.symbols:
-            return self.layout.constant("VMEMMAP_START")
+            return self.regions.vmemmap
         return self.u64(self.symbols["mem_map"])
 
     @cached_property
@@ -216,7 +252,7 @@ class Dump:
         """Physical address of each chunk of the page array (UNMAPPED where there is none), and log2 of its bytes."""
         size = self.max_pfn * self.sizeof_page
         if "mem_section" in self.symbols:
-            return paging.chunks(self.memory, self.pgd, self.mem_map, self.mem_map + size)
+            return paging.chunks(self.tables, self.pgd, self.mem_map, self.mem_map + size, self.regions.levels)
         base = self.mem_map - self.page_offset
         return base + (np.arange(-(-size >> 21), dtype=np.uint64) << np.uint64(21)), 21
 
@@ -255,7 +291,7 @@ class Dump:
             "page_offset": self.page_offset,
             "start_kernel_map": self.start_kernel_map,
             "phys_base": self.phys_base,
-            "kernel_image_size": KERNEL_IMAGE_SIZE,
+            "kernel_image_size": self.regions.kernel_image_size,
             "mem_map": self.mem_map,
             "memmap": np.ascontiguousarray(memmap).data,
             "memmap_shift": shift,
@@ -266,3 +302,21 @@ class Dump:
     def address_space(self, ram: Ram) -> AddressSpace:
         """An :class:`AddressSpace` over an emulated RAM that was made of this dump."""
         return AddressSpace(ram, **self.space(ram))  # type: ignore[arg-type]
+
+
+def _section_shift(dump: Dump) -> int:
+    return dump.layout.constant("SECTION_SIZE_BITS") - 12
+
+
+#: Macros that follow from other facts: a layout that is read from the kernel itself does not have them.
+_DERIVED: dict[str, Callable[[Dump], int]] = {
+    "PAGE_SHIFT": lambda dump: 12,
+    "PAGE_OFFSET": lambda dump: dump.regions.page_offset,
+    "VMEMMAP_START": lambda dump: dump.regions.vmemmap,
+    "__START_KERNEL_map": lambda dump: dump.regions.start_kernel_map,
+    "MAX_PHYSMEM_BITS": lambda dump: 52 if dump.regions.levels == 5 else 46,
+    "PFN_SECTION_SHIFT": _section_shift,
+    "PAGES_PER_SECTION": lambda dump: 1 << _section_shift(dump),
+    "SECTIONS_PER_ROOT": lambda dump: 4096 // dump.layout.sizeof("mem_section"),
+    "MAX_ORDER": lambda dump: dump.layout.lengthof("zone", "free_area"),
+}

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import json
 import os
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from physmem.ram import Ram
+from physmem.space import AddressSpace
 
 ROOT = Path(__file__).parents[1]
 ORACLE = Path(__file__).parent / "data" / "oracle"
@@ -50,6 +55,29 @@ class Case:
 def oracle() -> Callable[[str], Case]:
     """A recording by its name."""
     return Case
+
+
+@pytest.fixture
+def address_space() -> Callable[..., AddressSpace]:
+    """An address space over a Ram, with the regions of x86-64; its page array is in one piece at physical 2 MiB."""
+
+    def make(ram: Ram, **regions: Any) -> AddressSpace:
+        chunks = -(-(ram.size >> 12) * 64 // (1 << 21))
+        memmap = array("Q", [(2 + 2 * i) << 20 for i in range(chunks)])
+        known = {
+            "page_offset": 0xFFFF880000000000,
+            "start_kernel_map": 0xFFFFFFFF80000000,
+            "phys_base": 0,
+            "kernel_image_size": 512 << 20,
+            "mem_map": 0xFFFFEA0000000000,
+            "memmap": memoryview(memmap),
+            "memmap_shift": 21,
+            "list_poison1": 0xDEAD000000100100,
+            "list_poison2": 0xDEAD000000200200,
+        }
+        return AddressSpace(ram, **(known | regions))
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ notes must have the same fingerprint and all tables the same addresses.  Builds
 that differ outside the kernel proper may have the same note all the same; the
 symbols in which they differ are left out by ``--without``, each by name; one that was found
 otherwise is added by ``--with`` (``net_rand_state`` of the NUMA kernel: the 16 bytes of the per-cpu
-area that go through prandom_u32's sequence between the images of n128_s16_fault).
+area that go through prandom_u32's sequence between the images of n128_s16_fault; ``kernel_stack``: beside
+``current_task``, the end of the stack whose frames free pages of n128cma_s17_contig still link to).
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def gather(name: str, config: str, cases: list[str], without: list[str], extra: 
             raise UsageError(f"{case}: not the note of {cases[0]}")
         if moved := sorted({k for k, _ in expected.items() ^ symbols.items()} - set(without)):
             raise UsageError(f"{case}: other addresses than in {cases[0]}: {', '.join(moved)}")
-    expected |= {symbol: int(address, 16) for symbol, _, address in (each.partition("=") for each in extra)}
+    expected |= {symbol: address for symbol, _, address in (each.partition("=") for each in extra)}
     kept = {symbol: address for symbol, address in sorted(expected.items()) if symbol not in without}
     return {"name": name, "config": config, "fingerprint": first, "symbols": kept}
 

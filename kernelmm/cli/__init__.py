@@ -9,6 +9,7 @@ __all__ = ["main"]
 
 _VERBS = {
     "demo": "kernelmm.cli.demo",
+    "boot": "kernelmm.cli.boot",
     "run": "kernelmm.cli.run",
 }
 

@@ -3,6 +3,6 @@
 
 ``page``, ``mmzone``, ``vmstat`` and ``watermark`` look and count; ``buddy`` splits and joins
 blocks; ``mobility`` chooses among them; ``pcp`` keeps single pages at hand; ``alloc`` and ``free``
-are the two directions; ``slowpath`` is what remains when ``alloc`` finds nothing, and ``entry``
-is where callers come in.  Each room imports only rooms named before it.
+are the two directions; ``entry`` is where callers come in.  What remains when ``alloc`` finds nothing
+is in :mod:`kernelmm.pressure`.  Each room imports only rooms named before it.
 """

@@ -83,6 +83,9 @@ def expand(mm: Mm, pg: u64, at: u64, zone: u64, z: u64, low: u32, high: u32, mig
     """Split a block of order ``high`` until its first part has order ``low``; the rest become free blocks."""
     half: u64
     head: u64
+    if high == abi.MAX_ORDER - 1 and mm.deferred is not None:
+        # The block leaves its list for the first time, perhaps.
+        mm.deferred.write_out(at)
     while high > low:
         high -= 1
         half = word.bit(high) << abi.SIZEOF_PAGE_SHIFT

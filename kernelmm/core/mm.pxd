@@ -143,6 +143,7 @@ cdef class Mm(AddressSpace):
     cdef public bint debug_vm
     cdef public object checker
     cdef public object reporter
+    cdef public object deferred
 
     @cython.locals(at=uint64_t)
     cpdef set_cpu(self, uint32_t cpu)

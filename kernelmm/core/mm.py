@@ -200,6 +200,9 @@ class Mm(AddressSpace):
     checker: Any
     reporter: Any
 
+    # what knows how to write out a page array that is not all written out (kernelmm.bringup.deferred), or None
+    deferred: Any
+
     def __init__(self, ram: Ram, space: Mapping[str, object], numbers: Mapping[str, int]) -> None:
         super().__init__(ram, **space)  # type: ignore[arg-type]
         for name, value in numbers.items():
@@ -228,6 +231,7 @@ class Mm(AddressSpace):
         self.debug_vm = False
         self.checker = None
         self.reporter = None
+        self.deferred = None
         self.set_cpu(0)
 
     def set_cpu(self, cpu: u32) -> None:

@@ -23,9 +23,11 @@ cdef inline uint64_t page_zone(Mm mm, uint64_t at) except? 0xBAD0BAD0BAD0BAD0:
     return node_data(mm, page.nid(mm, at)) + mm.pgdat_node_zones + page.zonenum(mm, at) * mm.sizeof_zone
 
 cdef inline uint64_t zone_idx(Mm mm, uint64_t zone, uint64_t z) except? 0xBAD0BAD0BAD0BAD0:
+    cdef uint64_t mask
     cdef uint64_t rest
     cdef uint64_t index
-    rest = zone - mm.as_u64[z + mm.zone_pgdat >> 3] - mm.pgdat_node_zones
+    mask = 18446744073709551615
+    rest = zone - mm.as_u64[z + mm.zone_pgdat >> 3] - mm.pgdat_node_zones & mask
     index = 0
     while rest >= mm.sizeof_zone and index < 8:
         rest -= mm.sizeof_zone
@@ -45,28 +47,16 @@ cdef inline bint spans_pfn(Mm mm, uint64_t z, uint64_t pfn) except -1:
     start = mm.as_u64[z + mm.zone_start_pfn >> 3]
     return start <= pfn and pfn - start < mm.as_u64[z + mm.zone_spanned_pages >> 3]
 
-cdef inline uint64_t next_zone(Mm mm, int32_t nid, int32_t index) except? 0xBAD0BAD0BAD0BAD0:
+cdef inline uint64_t populated_zone(Mm mm, int32_t nid, int32_t index) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t pgdat
     cdef uint64_t zone
-    while nid < mm.nr_node_ids:
-        pgdat = node_data(mm, nid)
-        if pgdat != 0:
-            while index < mm.max_nr_zones:
-                zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-                if populated(mm, address.off(mm, zone)):
-                    return zone
-                index += 1
-        nid += 1
-        index = 0
+    pgdat = node_data(mm, nid)
+    if pgdat == 0:
+        return 0
+    zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
+    if populated(mm, address.off(mm, zone)):
+        return zone
     return 0
-
-cdef inline uint64_t first_populated_zone(Mm mm) except? 0xBAD0BAD0BAD0BAD0:
-    return next_zone(mm, 0, 0)
-
-cdef inline uint64_t next_populated_zone(Mm mm, uint64_t zone) except? 0xBAD0BAD0BAD0BAD0:
-    cdef uint64_t z
-    z = address.off(mm, zone)
-    return next_zone(mm, zone_nid(mm, z), zone_idx(mm, zone, z) + 1)
 
 cdef inline uint64_t free_list(Mm mm, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0:
     return mm.zone_free_area + order * mm.sizeof_free_area + abi.SIZEOF_LIST_HEAD * migratetype

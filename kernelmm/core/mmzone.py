@@ -34,7 +34,8 @@ def page_zone(mm: Mm, at: u64) -> u64:
 
 def zone_idx(mm: Mm, zone: u64, z: u64) -> u64:
     """``zone_idx``: index of the zone in its node."""
-    rest: u64 = zone - mm.as_u64[(z + mm.zone_pgdat) >> 3] - mm.pgdat_node_zones
+    mask: u64 = 0xFFFFFFFFFFFFFFFF
+    rest: u64 = (zone - mm.as_u64[(z + mm.zone_pgdat) >> 3] - mm.pgdat_node_zones) & mask
     index: u64 = 0
     # A handful of zones: cheaper than dividing by a size that the compiler does not know.
     while rest >= mm.sizeof_zone and index < 8:
@@ -61,32 +62,19 @@ def spans_pfn(mm: Mm, z: u64, pfn: u64) -> bool:
     return start <= pfn and pfn - start < mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
 
 
-def next_zone(mm: Mm, nid: s32, index: s32) -> u64:
-    """Kernel address of the first populated zone at or after zone ``index`` of node ``nid``, in node order; or 0."""
-    pgdat: u64
+def populated_zone(mm: Mm, nid: s32, index: s32) -> u64:
+    """Kernel address of zone ``index`` of node ``nid``, 0 if it has no pages.
+
+    ``for_each_populated_zone`` is a loop over nodes and zones that asks this: it needs no link of a zone to the next.
+    """
+    pgdat: u64 = node_data(mm, nid)
     zone: u64
-    while nid < mm.nr_node_ids:
-        pgdat = node_data(mm, nid)
-        if pgdat != 0:
-            while index < mm.max_nr_zones:
-                zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-                if populated(mm, address.off(mm, zone)):
-                    return zone
-                index += 1
-        nid += 1
-        index = 0
+    if pgdat == 0:
+        return 0
+    zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
+    if populated(mm, address.off(mm, zone)):
+        return zone
     return 0
-
-
-def first_populated_zone(mm: Mm) -> u64:
-    """Where ``for_each_populated_zone`` begins; 0 if there is none."""
-    return next_zone(mm, 0, 0)
-
-
-def next_populated_zone(mm: Mm, zone: u64) -> u64:
-    """Where ``for_each_populated_zone`` goes from ``zone``; 0 at the end."""
-    z: u64 = address.off(mm, zone)
-    return next_zone(mm, zone_nid(mm, z), zone_idx(mm, zone, z) + 1)
 
 
 def free_list(mm: Mm, order: u32, migratetype: s32) -> u64:

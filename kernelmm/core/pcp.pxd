@@ -25,7 +25,7 @@ cpdef free_pcppages_bulk(Mm mm, uint64_t zone, int32_t count, uint64_t pcp, uint
 @cython.locals(z=uint64_t, pageset=uint64_t, count=int32_t)
 cpdef drain_pages_zone(Mm mm, uint32_t cpu, uint64_t zone)
 
-@cython.locals(zone=uint64_t)
+@cython.locals(nid=int32_t, index=int32_t, zone=uint64_t)
 cpdef drain_pages(Mm mm, uint32_t cpu)
 
 cpdef drain_local_pages(Mm mm)
@@ -33,5 +33,5 @@ cpdef drain_local_pages(Mm mm)
 @cython.locals(here=uint32_t, cpu=uint32_t)
 cpdef drain_all_pages(Mm mm, uint64_t only)
 
-@cython.locals(zone=uint64_t)
+@cython.locals(nid=int32_t, index=int32_t, zone=uint64_t)
 cpdef bint has_pcps(Mm mm, uint32_t cpu, uint64_t only) except -1

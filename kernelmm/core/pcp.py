@@ -128,10 +128,14 @@ def drain_pages_zone(mm: Mm, cpu: u32, zone: u64) -> None:
 
 def drain_pages(mm: Mm, cpu: u32) -> None:
     """Return every page of one CPU's lists."""
-    zone: u64 = mmzone.first_populated_zone(mm)
-    while zone != 0:
-        drain_pages_zone(mm, cpu, zone)
-        zone = mmzone.next_populated_zone(mm, zone)
+    nid: s32
+    index: s32
+    zone: u64
+    for nid in range(mm.nr_node_ids):
+        for index in range(mm.max_nr_zones):
+            zone = mmzone.populated_zone(mm, nid, index)
+            if zone != 0:
+                drain_pages_zone(mm, cpu, zone)
 
 
 def drain_local_pages(mm: Mm) -> None:
@@ -159,12 +163,14 @@ def drain_all_pages(mm: Mm, only: u64) -> None:
 
 def has_pcps(mm: Mm, cpu: u32, only: u64) -> bool:
     """Whether a CPU has pages on its lists (of one zone, or of any if ``only`` is 0)."""
+    nid: s32
+    index: s32
     zone: u64
     if only != 0:
         return mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, only), cpu) + abi.PCP_COUNT) >> 2] != 0
-    zone = mmzone.first_populated_zone(mm)
-    while zone != 0:
-        if mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, zone), cpu) + abi.PCP_COUNT) >> 2] != 0:
-            return True
-        zone = mmzone.next_populated_zone(mm, zone)
+    for nid in range(mm.nr_node_ids):
+        for index in range(mm.max_nr_zones):
+            zone = mmzone.populated_zone(mm, nid, index)
+            if zone != 0 and mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, zone), cpu) + abi.PCP_COUNT) >> 2] != 0:
+                return True
     return False

@@ -40,10 +40,10 @@ cdef enum:
 cdef enum:
     ZONE_SKIP = 2
 
-cdef inline uint64_t wmark_pages(Mm mm, uint64_t z, uint32_t which) except? 0xBAD0BAD0BAD0BAD0:
-    return mm.as_u64[z + mm.zone_watermark + 8 * which >> 3]
+cdef inline int64_t wmark_pages(Mm mm, uint64_t z, uint32_t which) except? -0x5BAD5BAD5BAD5BAD:
+    return mm.as_s64[z + mm.zone_watermark + 8 * which >> 3]
 
-cdef inline bint leaves_enough(Mm mm, uint64_t z, uint32_t order, uint64_t mark, int32_t classzone_idx, uint32_t alloc_flags, int64_t free_pages) except -1:
+cdef inline bint leaves_enough(Mm mm, uint64_t z, uint32_t order, int64_t mark, int32_t classzone_idx, uint32_t alloc_flags, int64_t free_pages) except -1:
     cdef int64_t min_pages
     cdef int64_t taken
     cdef int64_t free_cma
@@ -69,10 +69,10 @@ cdef inline bint leaves_enough(Mm mm, uint64_t z, uint32_t order, uint64_t mark,
             return False
     return True
 
-cdef inline bint zone_watermark_ok(Mm mm, uint64_t z, uint32_t order, uint64_t mark, int32_t classzone_idx, uint32_t alloc_flags) except -1:
+cdef inline bint zone_watermark_ok(Mm mm, uint64_t z, uint32_t order, int64_t mark, int32_t classzone_idx, uint32_t alloc_flags) except -1:
     return leaves_enough(mm, z, order, mark, classzone_idx, alloc_flags, vmstat.zone_page_state(mm, z, abi.NR_FREE_PAGES))
 
-cdef inline bint zone_watermark_ok_safe(Mm mm, uint64_t z, uint32_t order, uint64_t mark, int32_t classzone_idx, uint32_t alloc_flags) except -1:
+cdef inline bint zone_watermark_ok_safe(Mm mm, uint64_t z, uint32_t order, int64_t mark, int32_t classzone_idx, uint32_t alloc_flags) except -1:
     cdef int64_t free_pages
     cdef uint64_t drift_mark
     cdef uint64_t known

@@ -36,14 +36,13 @@ ZONE_FULL = 1
 ZONE_SKIP = 2
 
 
-def wmark_pages(mm: Mm, z: u64, which: u32) -> u64:
-    """``zone->watermark[which]``, pages."""
-    return mm.as_u64[(z + mm.zone_watermark + 8 * which) >> 3]
+def wmark_pages(mm: Mm, z: u64, which: u32) -> s64:
+    """``zone->watermark[which]``, pages; signed, for an unsigned mark would make every comparison with it unsigned."""
+    return mm.as_s64[(z + mm.zone_watermark + 8 * which) >> 3]
 
 
-def leaves_enough(mm: Mm, z: u64, order: u32, mark: u64, classzone_idx: s32, alloc_flags: u32, free_pages: s64) -> bool:
+def leaves_enough(mm: Mm, z: u64, order: u32, mark: s64, classzone_idx: s32, alloc_flags: u32, free_pages: s64) -> bool:
     """``__zone_watermark_ok``: enough stays if 2^order of ``free_pages`` are taken."""
-    # Signed from here on: an unsigned mark would make every comparison unsigned.
     min_pages: s64 = mark
     taken: s64 = 1
     free_cma: s64 = 0
@@ -67,14 +66,14 @@ def leaves_enough(mm: Mm, z: u64, order: u32, mark: u64, classzone_idx: s32, all
     return True
 
 
-def zone_watermark_ok(mm: Mm, z: u64, order: u32, mark: u64, classzone_idx: s32, alloc_flags: u32) -> bool:
+def zone_watermark_ok(mm: Mm, z: u64, order: u32, mark: s64, classzone_idx: s32, alloc_flags: u32) -> bool:
     """``zone_watermark_ok``: by the zone's counter, which lags behind by the per-cpu differentials."""
     return leaves_enough(
         mm, z, order, mark, classzone_idx, alloc_flags, vmstat.zone_page_state(mm, z, abi.NR_FREE_PAGES)
     )
 
 
-def zone_watermark_ok_safe(mm: Mm, z: u64, order: u32, mark: u64, classzone_idx: s32, alloc_flags: u32) -> bool:
+def zone_watermark_ok_safe(mm: Mm, z: u64, order: u32, mark: s64, classzone_idx: s32, alloc_flags: u32) -> bool:
     """``zone_watermark_ok_safe``: exact where the lag could hide that the zone is below its mark."""
     free_pages: s64 = vmstat.zone_page_state(mm, z, abi.NR_FREE_PAGES)
     drift_mark: u64 = mm.as_u64[(z + mm.zone_percpu_drift_mark) >> 3]

@@ -40,8 +40,11 @@ def zone_of(mm: Mm, pfn: int) -> int:
 
 
 def at_of(mm: Mm, pfn: int) -> int:
-    """Physical address of the PFN's ``struct page``."""
-    return address.page_off(mm, address.pfn_to_page(mm, pfn))
+    """Physical address of the PFN's ``struct page``, which is written out if that was deferred."""
+    at = address.page_off(mm, address.pfn_to_page(mm, pfn))
+    if mm.deferred is not None:
+        mm.deferred.write_out(at)
+    return at
 
 
 def count_free(mm: Mm, z: int, nr_pages: int, migratetype: int) -> None:

@@ -47,10 +47,10 @@ def snapshot(mm: Mm, z: int, item: int) -> int:
 
 def populated_zones(mm: Mm) -> Iterator[int]:
     """``for_each_populated_zone``: physical addresses."""
-    zone = mmzone.first_populated_zone(mm)
-    while zone:
-        yield address.off(mm, zone)
-        zone = mmzone.next_populated_zone(mm, zone)
+    for nid in range(mm.nr_node_ids):
+        for index in range(mm.max_nr_zones):
+            if zone := mmzone.populated_zone(mm, nid, index):
+                yield address.off(mm, zone)
 
 
 def global_state(mm: Mm, item: int) -> int:

@@ -17,10 +17,10 @@ from physmem cimport word
 @cython.locals(free_pages=int64_t, blocks=int64_t, per_block=int64_t, o=uint32_t)
 cpdef int32_t fragmentation_index(Mm mm, uint64_t z, uint32_t order) except? -0x5BAD5BAD
 
-@cython.locals(low=uint64_t, index=int32_t)
+@cython.locals(low=int64_t, index=int32_t)
 cpdef int32_t compaction_suitable(Mm mm, uint64_t z, uint32_t order, uint32_t alloc_flags, int32_t classzone_idx) except? -0x5BAD5BAD
 
-@cython.locals(high=uint64_t)
+@cython.locals(high=int64_t)
 cpdef bint zone_balanced(Mm mm, uint64_t z, uint32_t order, uint64_t balance_gap, int32_t classzone_idx) except -1
 
 cpdef wait_lock(Mm mm, uint64_t pgdat)

@@ -39,7 +39,7 @@ def compaction_suitable(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_
     """``compaction_suitable``: COMPACT_PARTIAL if the block can be had without, COMPACT_SKIPPED if it would not
     help (too few free pages to move pages to, or too few in pieces), COMPACT_CONTINUE if it should run.
     """
-    low: u64 = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
+    low: s64 = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
     index: s32
     if watermark.zone_watermark_ok(mm, z, order, low, classzone_idx, alloc_flags):
         return codes.COMPACT_PARTIAL
@@ -53,7 +53,7 @@ def compaction_suitable(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_
 
 def zone_balanced(mm: Mm, z: u64, order: u32, balance_gap: u64, classzone_idx: s32) -> bool:
     """``zone_balanced``: kswapd has nothing to do here; ``balance_gap`` is what it wants above the high mark."""
-    high: u64 = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) + balance_gap
+    high: s64 = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) + balance_gap
     if not watermark.zone_watermark_ok_safe(mm, z, order, high, classzone_idx, 0):
         return False
     if mm.compaction and order != 0:

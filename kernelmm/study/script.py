@@ -16,7 +16,7 @@
 ``i start end``         start_isolate_page_range of PFNs, as MIGRATE_MOVABLE; ``u``: undo_isolate_page_range
 ``L id start end mt``   alloc_contig_range; ``R id off n``: free_contig_range of n of its pages, from the off-th
 ``k`` and 7 numbers     set fail_page_alloc: probability interval times space min_order ignore_wait ignore_highmem
-``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up; ``K``: a ``k`` before the image was taken (no result lines)
+``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up; ``K``: a ``k`` before the image (no result lines)
 ``#``                   a comment
 ===================  ==================================================================
 

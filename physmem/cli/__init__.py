@@ -8,7 +8,8 @@ from physmem.cli.common import Program
 __all__ = ["main"]
 
 _VERBS = {
-    "info": "physmem.cli.info",
+    verb: f"physmem.cli.{verb}"
+    for verb in ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "page", "vtop", "check", "diff", "layout")
 }
 
 main = Program("physmem", _VERBS, "Open the memory image of a Linux machine, and see how it uses its memory.")

@@ -48,7 +48,9 @@ __all__ = [
     "echo_json",
     "echo_table",
     "example",
+    "hex64",
     "json_option",
+    "warn",
 ]
 
 #: Exit status of a check that found something.
@@ -71,7 +73,9 @@ class Program(click.Group):
     """
 
     def __init__(self, name: str, verbs: Mapping[str, str], about: str) -> None:
-        super().__init__(name, help=about, context_settings={"help_option_names": ["-h", "--help"]})
+        super().__init__(
+            name, help=about, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
+        )
         self.verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -104,9 +108,9 @@ class Program(click.Group):
     ) -> Any:
         """Run, and leave the process (unless ``standalone_mode`` is off) with the verb's exit status."""
         if not standalone_mode:
-            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            return super().main(args, self.name, complete_var, standalone_mode=False, **extra)
         try:
-            sys.exit(super().main(args, prog_name, complete_var, standalone_mode=False, **extra))
+            sys.exit(super().main(args, self.name, complete_var, standalone_mode=False, **extra))
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else self.name
             self._fail(f"{error.format_message().rstrip('.')} (see '{path} --help')")
@@ -180,6 +184,17 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def warn(message: str) -> None:
+    """Say something on standard error, in a line that begins with the program's name."""
+    program = click.get_current_context().find_root().command.name
+    click.echo(f"{program}: {' '.join(message.split())}", err=True)
+
+
+def hex64(value: int) -> str:
+    """An address or a word of bits, as JSON has it."""
+    return f"{value & (1 << 64) - 1:#x}"
 
 
 def console() -> Console:

@@ -28,7 +28,7 @@ from physmem.image.search import find_vmcoreinfo
 from physmem.image.source import MAX_EXPANDED, Source, open_source
 from physmem.image.vmcoreinfo import VmcoreInfo
 
-__all__ = ["ElfCore", "Image", "Kdump", "Lime", "Note", "VmcoreInfo", "find_vmcoreinfo", "open_image"]
+__all__ = ["Avml", "ElfCore", "Image", "Kdump", "Lime", "Note", "VmcoreInfo", "find_vmcoreinfo", "open_image"]
 
 _PAGE = 4096
 #: Up to this size, a file of no known format is searched for a kernel.

@@ -36,7 +36,7 @@ def online_cpus(dump: Dump) -> list[int]:
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count]
     online: list[int] = np.flatnonzero(bits).tolist()
     if not online:
-        raise CorruptionError("cpu_online_bits", "no CPU is online")
+        raise CorruptionError("cpu_online", "no CPU is")
     return online
 
 

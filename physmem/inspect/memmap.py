@@ -20,7 +20,7 @@ from physmem.errors import CorruptionError
 from physmem.ranges import Ranges
 from physmem.space import UNMAPPED
 
-__all__ = ["PageArray"]
+__all__ = ["CHUNK", "PageArray"]
 
 #: Pages read at a time: 4 MiB of page array.
 CHUNK = 1 << 16
@@ -39,7 +39,7 @@ class PageArray:
 
     :ivar mapped: the PFNs that have a ``struct page``
     :ivar present: those whose ``struct page`` is in the image
-    :raises CorruptionError: they are more than the image has bytes for: parts of the array share memory
+    :raises CorruptionError: two of them share memory
     """
 
     def __init__(self, dump: Dump) -> None:
@@ -58,9 +58,19 @@ class PageArray:
                     self._segments.append(_Segment(run.start + first, run.start + last, run.phys + first * self._size))
         self._starts = [segment.start for segment in self._segments]
         self.present = Ranges((segment.start, segment.end) for segment in self._segments)
-        memory = dump.memory.ranges.total()
-        if self.present.total() * self._size > memory:
-            raise CorruptionError("page_array", f"{self.present.total()} entries in an image of {memory} bytes")
+        memory = Ranges((phys, phys + (end - start) * self._size) for start, end, phys in self._segments)
+        if memory.total() < self.present.total() * self._size:
+            raise CorruptionError("page_array", f"{self.present.total()} pages share {memory.total()} bytes")
+
+    def slots(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Of each PFN, the number of its page among those that are present; -1 if it is not."""
+        if not self._segments:
+            return np.full(len(pfns), -1, np.int64)
+        start, end = np.array([segment[:2] for segment in self._segments], np.int64).T
+        before = np.cumsum(end - start) - (end - start)
+        segment = np.maximum(np.searchsorted(start, pfns, "right") - 1, 0)
+        inside = (pfns >= start[segment]) & (pfns < end[segment])
+        return np.where(inside, pfns - start[segment] + before[segment], -1)
 
     def scan(self, names: list[str]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """These fields of all pages that are present, a piece at a time: the first PFN, and a structured array."""
@@ -91,16 +101,16 @@ class PageArray:
         record = self.gather(names, np.array([pfn]))[0]
         return {name: int(record[name]) for name in names}
 
-    def raw(self, pfns: Ranges) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-        """The bytes of pages that are present, a piece at a time: the first PFN, and a row for each page."""
-        for start, end in pfns:
-            pfn = start
-            while pfn < end:
-                segment = self._segments[bisect_right(self._starts, pfn) - 1]
-                count = min(end, segment.end, pfn - pfn % CHUNK + CHUNK) - pfn
-                at = segment.phys + (pfn - segment.start) * self._size
-                yield pfn, self._memory.array(at, np.uint8, count * self._size).reshape(count, self._size)
-                pfn += count
+    def raw(self, start: int, end: int) -> npt.NDArray[np.uint8]:
+        """The bytes of pages that are all present, a row for each."""
+        parts = []
+        while start < end:
+            segment = self._segments[bisect_right(self._starts, start) - 1]
+            count = min(end, segment.end) - start
+            at = segment.phys + (start - segment.start) * self._size
+            parts.append(self._memory.array(at, np.uint8, count * self._size).reshape(count, self._size))
+            start += count
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self._size), np.uint8), *parts])
 
 
 def _runs(dump: Dump) -> Iterator[_Segment]:

@@ -16,12 +16,21 @@ import numpy.typing as npt
 
 from physmem.dump import Dump
 from physmem.errors import AbsentError, UnsupportedError
+from physmem.structs.layout import Layout
 
-__all__ = ["ABSENT", "NO_SECTION", "Section", "pageblock_types", "sections"]
+__all__ = [
+    "ABSENT",
+    "NO_SECTION",
+    "Section",
+    "migratetype_of",
+    "pageblock_flags",
+    "pageblock_types",
+    "sections",
+]
 
-#: In the array of migratetypes: no section there, so that the pageblock has none.
+#: Instead of a pageblock's flags: there is no section, so that it has none.
 NO_SECTION = -1
-#: The section's flags are not in the image.
+#: Instead of them: they are not in the image.
 ABSENT = -2
 
 
@@ -56,26 +65,44 @@ def sections(dump: Dump) -> Iterator[Section]:
                 yield Section(root * per_root + i, *entry)
 
 
-def pageblock_types(dump: Dump) -> npt.NDArray[np.int8]:
-    """The migratetype of every pageblock below ``max_pfn``, indexed by PFN >> pageblock_order.
+def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:
+    """The flags of every pageblock below ``max_pfn``, indexed by PFN >> pageblock_order.
 
-    NO_SECTION and ABSENT stand where there is none.  Raises what :func:`sections` does.
+    A pageblock's first bit is the uppermost of its value; NO_SECTION stands where there is none.
+
+    :param partial: put ABSENT for flags that are not in the image, instead of raising AbsentError
+    :raises PhysmemError: what :func:`sections` raises
     """
     layout = dump.layout
     blocks_shift = layout.constant("PFN_SECTION_SHIFT") - layout.constant("pageblock_order")
-    types = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int8)
+    width = layout.constant("NR_PAGEBLOCK_BITS")
+    found = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int16)
     words = layout.constant("SECTION_BLOCKFLAGS_BITS") // 64
-    bit = np.arange(1 << blocks_shift) * layout.constant("NR_PAGEBLOCK_BITS")
-    # Bits are counted from the top of a word down, so that the last of the three is the lowest.
-    shift = (63 - (bit % 64 + layout.constant("PB_migrate_end"))).astype(np.uint64)
-    mask = np.uint64((2 << layout.constant("PB_migrate_end") - layout.constant("PB_migrate")) - 1)
+    bit = np.arange(1 << blocks_shift) * width
+    # Bits are counted from the top of a word down.
+    shift = (64 - width - bit % 64).astype(np.uint64)
+    mask = np.uint64((1 << width) - 1)
     for section in sections(dump):
         first = section.nr << blocks_shift
-        here = types[first : first + (1 << blocks_shift)]
+        here = found[first : first + (1 << blocks_shift)]
         try:
             flags = dump.memory.array(dump.virt_to_phys(section.pageblock_flags), np.uint64, words)
         except AbsentError:
+            if not partial:
+                raise
             here[:] = ABSENT
         else:
             here[:] = (flags[bit // 64] >> shift & mask)[: len(here)]
-    return types
+    return found
+
+
+def migratetype_of(layout: Layout, flags: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """The migratetype in the flags of pageblocks."""
+    start, end = layout.constant("PB_migrate"), layout.constant("PB_migrate_end")
+    low = layout.constant("NR_PAGEBLOCK_BITS") - 1 - end
+    return np.where(flags < 0, flags, flags >> low & (2 << end - start) - 1).astype(np.int16)
+
+
+def pageblock_types(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:
+    """The migratetype of every pageblock; otherwise as :func:`pageblock_flags`."""
+    return migratetype_of(dump.layout, pageblock_flags(dump, partial=partial))

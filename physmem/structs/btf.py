@@ -70,8 +70,8 @@ class Type(NamedTuple):
 
     :ivar kind: one of :class:`Kind`
     :ivar name: empty if it has none
-    :ivar flag: kind_flag: of a struct, that member offsets have a bitfield's width in them; of an enum, that it is signed
-    :ivar count: number of its members, enumerators or parameters
+    :ivar flag: kind_flag: of a struct, that offsets have a bitfield's width in them; of an enum, that it is signed
+    :ivar vlen: number of its members, enumerators or parameters
     :ivar ref: bytes of an int, struct, union, enum or float; number of the type that the others refer to
     :ivar at: where its elements begin: an index of 32-bit words
     """
@@ -79,7 +79,7 @@ class Type(NamedTuple):
     kind: int
     name: str
     flag: bool
-    count: int
+    vlen: int
     ref: int
     at: int
 
@@ -114,7 +114,7 @@ class Btf:
         sizes = self._record_sizes(data, header)
         words = np.frombuffer(data, np.uint8, type_size & ~3, header + type_at)
         self._array = np.frombuffer(words.tobytes(), "<u4")
-        self._words = memoryview(self._array)
+        self._words: memoryview[int] = memoryview(self._array)  # type: ignore[arg-type]
         self._strings = data[header + string_at : header + string_at + string_size]
         self._starts = self._find_records(sizes)
         self._names = self._array[self._starts]
@@ -195,7 +195,7 @@ class Btf:
 
     def members(self, aggregate: Type) -> Iterator[Member]:
         """The members of a struct or union."""
-        for at in range(aggregate.at, aggregate.at + 3 * aggregate.count, 3):
+        for at in range(aggregate.at, aggregate.at + 3 * aggregate.vlen, 3):
             name, number, place = self._words[at : at + 3]
             if aggregate.flag:
                 yield Member(self.string(name), number, place & 0xFFFFFF, place >> 24)
@@ -213,7 +213,7 @@ class Btf:
 
     def parameters(self, function: Type) -> list[int]:
         """Of a FUNC_PROTO: the numbers of the types of its parameters; a last 0 stands for ``...``."""
-        return self._words[function.at + 1 : function.at + 2 * function.count : 2].tolist()
+        return self._words[function.at + 1 : function.at + 2 * function.vlen : 2].tolist()
 
     def enumerators(self, enum: Type) -> dict[str, int]:
         """The enumerators of an enum, in order of declaration."""
@@ -223,7 +223,7 @@ class Btf:
         width = 3 if enum.kind == Kind.ENUM64 else 2
         bits = 32 * (width - 1)
         signed = enum.flag or (width == 2 and not self._says_signedness)
-        for at in range(enum.at, enum.at + width * enum.count, width):
+        for at in range(enum.at, enum.at + width * enum.vlen, width):
             value = self._words[at + 1]
             if width == 3:
                 value |= self._words[at + 2] << 32

@@ -29,6 +29,7 @@ _MAX_DIMS = 8
 
 _AGGREGATES = (Kind.STRUCT, Kind.UNION)
 _MODIFIERS = {Kind.VOLATILE: "volatile", Kind.CONST: "const", Kind.RESTRICT: "restrict", Kind.TYPE_TAG: ""}
+_KEYWORDS = {Kind.STRUCT: "struct", Kind.UNION: "union", Kind.ENUM: "enum", Kind.ENUM64: "enum"}
 _SIGNED, _BOOL = 1, 4
 
 _C_NAMES = {
@@ -273,9 +274,9 @@ class _Reader:
             return _Element(found.ref, "enum", name, dims=shape)
         if found.kind in _AGGREGATES:
             kind = "struct" if found.kind == Kind.STRUCT else "union"
-            wrapped = self._wrapped(found)
-            if wrapped is not None and name not in _ATOMICS:
-                return _Element(found.ref, "int", name, wrapped, shape, aggregate=found)
+            signed = self._wrapped(found)
+            if signed is not None and name not in _ATOMICS:
+                return _Element(found.ref, "int", name, signed, shape, aggregate=found)
             return _Element(found.ref, kind, name, dims=shape, tag=found.name or None, aggregate=found)
         return _Element(found.ref if found.kind == Kind.FLOAT else None, "unknown", name, dims=shape)
 
@@ -285,7 +286,7 @@ class _Reader:
         The kernel wraps integers in structs to keep them from being mixed up (``page.flags`` since 6.18): they are
         integers for who reads memory.
         """
-        if aggregate.name or aggregate.kind != Kind.STRUCT or aggregate.count != 1:
+        if aggregate.name or aggregate.kind != Kind.STRUCT or aggregate.vlen != 1:
             return None
         member = next(self.btf.members(aggregate))
         inner = self._bare(member.type)
@@ -323,8 +324,9 @@ class _Reader:
             return f"{self.spelling(found.ref, depth)} ({self._parameters(found, depth)})"
         if found.kind == Kind.FWD:
             return f"{'union' if found.flag else 'struct'} {found.name}"
-        word = {Kind.STRUCT: "struct", Kind.UNION: "union", Kind.ENUM: "enum", Kind.ENUM64: "enum"}.get(found.kind)
-        return _C_NAMES.get(found.name, found.name) if word is None else f"{word} {found.name}".rstrip()
+        if found.kind in _KEYWORDS:
+            return f"{_KEYWORDS[found.kind]} {found.name}".rstrip()
+        return _C_NAMES.get(found.name, found.name)
 
     def _pointer(self, number: int, depth: int) -> str:
         target = None if number == 0 else self.btf.type(number)

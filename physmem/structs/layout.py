@@ -96,7 +96,7 @@ class Layout:
             raise LayoutError(f"{self.source}: no enum {name!r}") from None
 
     @cached_property
-    def _enumerators(self) -> dict[str, int]:
+    def _enumerators(self) -> Mapping[str, int]:
         # C has one name space for the enumerators of all enums.
         return {name: value for enum in self.enums.values() for name, value in enum.items()}
 

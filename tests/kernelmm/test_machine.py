@@ -262,7 +262,7 @@ def test_a_kernel_without_smp_and_numa(oracle: Callable[[str], Any]) -> None:
         machine.free_block(page, 1)
         machine.drain_all_pages()
         assert free_page_count(machine) == before
-        assert repr(machine) == "<Machine Linux 4.0.0, 127 MiB, 1 nodes, 1 CPUs>"
+        assert repr(machine) == "<Machine Linux 4.0.0, 32736 pages, 1 nodes, 1 CPUs>"
 
 
 # -- arguments --------------------------------------------------------------------

@@ -41,8 +41,6 @@ ISOLATED = ("n128_s11_isolate",)
 #: Interrupts were on: time passed, and timers ran.
 INTERRUPTED = ("n128cma_s17_contig",)
 CASES = (*ORDINARY, "n128_s16_fault", *KSWAPD_WOKEN, *PRINTED, *TRACED, *ISOLATED, *INTERRUPTED)
-#: alloc_contig_range has a list on its stack; pages that were on it last keep a link to that frame.
-STACK = {"n128cma_s17_contig": 0xFFFF8800064D7D90}
 
 
 def foreign(case: Any, machine: Machine) -> Iterator[tuple[str, int, int]]:
@@ -99,7 +97,6 @@ def case(request: pytest.FixtureRequest, oracle: Callable[[str], Any]) -> Any:
 @pytest.mark.parametrize("case", CASES, indirect=True)
 def test_results_and_memory_equal_the_kernels(case: Any) -> None:
     with Machine.attach(case.a) as machine:
-        machine.mm.stack = STACK.get(case.name, machine.mm.stack)
         lines = machine.run(case.script)
         assert lines == case.result.read_text().splitlines()
         ignored = {machine.dump.virt_to_phys(va) + i for _, va, size in foreign(case, machine) for i in range(size)}

@@ -31,7 +31,7 @@ def test_both_kernels_are_recognised(kernel: Any) -> None:
 
 
 def test_the_kernels_differ() -> None:
-    assert [k.name for k in known.kernels()] == ["linux-4.0.0-numa", "linux-4.0.0-up"]
+    assert {"linux-4.0.0-numa", "linux-4.0.0-up"} <= {k.name for k in known.kernels()}
     assert len({k.fingerprint for k in known.kernels()}) == len(known.kernels())
 
 
@@ -66,7 +66,8 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, *args: object) -> int:
 def symbols(tmp_path: Path) -> Path:
     """A symbols.json with the table of the shipped kernel, and the variable of a module."""
     path = tmp_path / "symbols.json"
-    table = {name: hex(address) for name, address in known.kernels()[0].symbols.items()}
+    shipped = next(k for k in known.kernels() if k.name == "linux-4.0.0-numa")
+    table = {name: hex(address) for name, address in shipped.symbols.items()}
     path.write_text(json.dumps({"addresses": table | {"ops": "0x10"}}))
     return path
 

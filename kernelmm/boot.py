@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Booting a machine of our own: every step of bring-up, in the order of Linux 4.0.
+
+The order is that of ``setup_arch`` (arch/x86/kernel/setup.c), ``start_kernel`` (init/main.c) and the
+initcalls.  What is left out has no part in memory management, or takes memory that nobody looks at: a
+real kernel has some megabytes less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kernelmm import gfp
+from kernelmm.attach import numbers
+from kernelmm.bringup import pagesets, tables, zonelists
+from kernelmm.bringup.deferred import DeferredRam
+from kernelmm.bringup.kernel import N_CPU, N_ONLINE, N_POSSIBLE, Kernel, Zone
+from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, RELEASE, LinkMap, link, linux_banner, load
+from kernelmm.bringup.live import LiveImage
+from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.memmap import memmap_init_zone
+from kernelmm.bringup.printk import printk
+from kernelmm.bringup.release import dma_contiguous_reserve, free_all_bootmem, init_cma_reserved_areas
+from kernelmm.bringup.sections import memory_present, sparse_init
+from kernelmm.bringup.sysctl import ZONELIST_ORDERS
+from kernelmm.bringup.vmcoreinfo import crash_save_vmcoreinfo_init, vmcoreinfo
+from kernelmm.bringup.watermarks import init_per_zone_wmark_min
+from kernelmm.bringup.zones import find_dma_reserve, zone_sizes_init
+from kernelmm.core.mm import Mm
+from physmem.dump import Dump
+from physmem.e820 import MemoryMap
+from physmem.errors import UsageError
+from physmem.image import VmcoreInfo
+from physmem.image.vmcoreinfo import encode
+from physmem.ram import Ram
+from physmem.ranges import Ranges
+from physmem.structs.linux_4_0 import NUMA, Config
+
+__all__ = ["BootConfig", "Booted", "boot"]
+
+PAGE_SIZE = 4096
+_BIOS = (640 << 10, 1 << 20)
+#: What firmware is known to scribble over (CONFIG_X86_RESERVE_LOW).
+_RESERVE_LOW = 64 << 10
+#: A node with less memory than this is none (NODE_MIN_SIZE).
+_NODE_MIN_SIZE = 4 << 20
+
+
+@dataclass(frozen=True)
+class BootConfig:
+    """The machine, and the kernel's command line.
+
+    :ivar memory: the firmware's memory map, with its nodes
+    :ivar cpus: number of CPUs
+    :ivar kernel: the kernel's build
+    :ivar mem: RAM at and above this physical address is not used (``mem=``); 0: all is
+    :ivar kernelcore: bytes for the kernel, the rest of each node becomes ZONE_MOVABLE (``kernelcore=``); 0: all
+    :ivar movablecore: bytes for ZONE_MOVABLE (``movablecore=``)
+    :ivar cma: bytes for contiguous allocations (``cma=``)
+    :ivar reserved: physical ranges to leave alone
+    :ivar zonelist_order: ``default``, ``node`` or ``zone`` (``numa_zonelist_order=``)
+    :ivar gbpages: the CPU has pages of 1 GiB
+    :ivar deferred: write a page's ``struct page`` when its block is first used, not at boot
+    """
+
+    memory: MemoryMap
+    cpus: int = 1
+    kernel: Config = NUMA
+    mem: int = 0
+    kernelcore: int = 0
+    movablecore: int = 0
+    cma: int = 0
+    reserved: tuple[tuple[int, int], ...] = ()
+    zonelist_order: str = "default"
+    gbpages: bool = True
+    deferred: bool = True
+
+
+@dataclass(frozen=True)
+class Booted:
+    """A machine that is up.
+
+    :ivar kernel: its structures by name
+    :ivar mm: what the functions of :mod:`kernelmm.core` are given first
+    :ivar dump: its memory as an inspector sees it, always up to date
+    """
+
+    kernel: Kernel
+    mm: Mm
+    dump: Dump
+
+
+def boot(config: BootConfig) -> Booted:
+    """Bring a machine up until its pages are free.
+
+    :raises UsageError: there cannot be such a machine, or it has too little memory to boot
+    """
+    if config.mem:
+        config = replace(config, memory=config.memory.limited(config.mem), mem=0)
+    _check(config)
+    frames = whole_frames(config.memory)
+    image = link(config.kernel, _load_address(frames, config.kernel))
+    ram = (DeferredRam if config.deferred else Ram)(frames.end, frames)
+    kernel = Kernel(ram, image.layout, image.symbols)
+    load(kernel, image)
+    tables.setup_kernel_mapping(kernel, image.start, image.end)
+    memblock = Memblock()
+    printk(kernel, linux_banner())
+    for region in config.memory.regions:
+        printk(kernel, f"BIOS-e820: {region}")
+    setup_arch(kernel, memblock, config, image)
+    dump = start_kernel(kernel, memblock, config)
+    return Booted(kernel, kernel.mm, dump)
+
+
+def _check(config: BootConfig) -> None:
+    if config.zonelist_order not in ZONELIST_ORDERS:
+        raise UsageError(f"zonelist order {config.zonelist_order!r}: there are {', '.join(ZONELIST_ORDERS)}")
+    most, nodes = config.kernel.nr_cpus, config.kernel.max_numnodes
+    if not 1 <= config.cpus <= most:
+        raise UsageError(f"{config.cpus} CPUs: the kernel is built for 1 to {most}")
+    if len(config.memory.nodes) > nodes:
+        raise UsageError(f"{len(config.memory.nodes)} nodes: the kernel is built for at most {nodes}")
+    for nid, node in enumerate(config.memory.nodes):
+        size = (config.memory.usable & node).total()
+        if len(config.memory.nodes) > 1 and size < _NODE_MIN_SIZE:
+            raise UsageError(f"node {nid} has {size:#x} bytes of memory: a node has at least {_NODE_MIN_SIZE:#x}")
+
+
+def whole_frames(memory: MemoryMap) -> Ranges:
+    """The page frames that are RAM throughout, as physical ranges."""
+    rounded = ((-(-start // PAGE_SIZE) * PAGE_SIZE, end // PAGE_SIZE * PAGE_SIZE) for start, end in memory.usable)
+    return Ranges((start, end) for start, end in rounded if start < end)
+
+
+def _load_address(frames: Ranges, config: Config) -> int:
+    """Where the kernel is loaded: at 16 MiB, or at 2 MiB if there is no memory there."""
+    for start in (PHYSICAL_START, LOW_START):
+        if frames.covers(start, link(config, start).end):
+            return start
+    raise UsageError("too little memory to boot: the kernel image fits neither at 16 MiB nor at 2 MiB")
+
+
+# -- setup_arch -------------------------------------------------------------------
+
+
+def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: LinkMap) -> None:
+    """``setup_arch``: from the memory map to empty zones."""
+    memblock.reserve(image.start, image.end)
+    # e820 and memblock_x86_fill: page 0 and the BIOS are not to be used, nor what is not a whole page.
+    usable = kernel.ram.ranges - Ranges([(0, PAGE_SIZE), _BIOS])
+    kernel.set_var("max_pfn", usable.end // PAGE_SIZE)
+    kernel.set_var("max_low_pfn", usable.end // PAGE_SIZE)
+    for start, end in usable:
+        memblock.add(start, end)
+    memblock.reserve(0, _RESERVE_LOW)
+    for start, end in config.reserved:
+        memblock.reserve(start, end)
+    tables.init_mem_mapping(kernel, memblock, usable.end, config.gbpages)
+    memblock.current_limit = usable.end
+    initmem_init(kernel, memblock, config)
+    if config.cma:
+        dma_contiguous_reserve(kernel, memblock, config.cma)
+    find_dma_reserve(kernel, memblock)
+    paging_init(kernel, memblock, config)
+
+
+def initmem_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
+    """``initmem_init``: which memory is whose node's; a ``struct pglist_data`` for each node, and the distances."""
+    nodes = config.memory.nodes
+    for nid, node in enumerate(nodes):
+        for start, end in node:
+            memblock.set_node(start, end, nid)
+        kernel.node_set_state(nid, N_POSSIBLE)
+        kernel.node_set_state(nid, N_ONLINE)
+    if not kernel.numa:
+        return
+    table = b"".join(bytes(row) for row in config.memory.distances)
+    at = memblock.alloc(len(table), PAGE_SIZE, what="the table of distances")
+    kernel.ram.write(at, table)
+    kernel.set_var("numa_distance", kernel.va(at))
+    kernel.set_var("numa_distance_cnt", len(nodes))
+    size = -(-kernel.layout.sizeof("pglist_data") // PAGE_SIZE) * PAGE_SIZE
+    for nid in range(len(nodes)):
+        pgdat = memblock.alloc(size, nid=nid, what=f"node {nid}")
+        kernel.set_var("node_data", kernel.va(pgdat), nid)
+    kernel.set_var("nr_online_nodes", len(nodes))
+
+
+def paging_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
+    """``paging_init``: sections with their page array, and zones."""
+    for start_pfn, end_pfn, nid in memblock.pfn_ranges():
+        memory_present(kernel, memblock, nid, start_pfn, end_pfn)
+    sparse_init(kernel, memblock)
+    kernel.set_var("required_kernelcore", config.kernelcore // PAGE_SIZE)
+    kernel.set_var("required_movablecore", config.movablecore // PAGE_SIZE)
+
+    def init_memmap(zone: Zone, start_pfn: int, size: int) -> None:
+        memmap_init_zone(kernel, memblock, zone, start_pfn, size)
+
+    zone_sizes_init(kernel, memblock, init_memmap)
+
+
+# -- start_kernel -----------------------------------------------------------------
+
+
+def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig) -> Dump:
+    """``start_kernel``, from ``setup_per_cpu_areas`` on, and the initcalls."""
+    set_cpus(kernel, config.cpus, ("possible", "present"))
+    set_cpus(kernel, 1, ("online",))
+    nodes = len(config.memory.nodes)
+    node_of = [cpu % nodes for cpu in range(config.cpus)]
+    pagesets.setup_per_cpu_areas(kernel, memblock, node_of)
+    if kernel.numa:
+        kernel.set_var("user_zonelist_order", ZONELIST_ORDERS[config.zonelist_order])
+    zonelists.build_all_zonelists(kernel)
+    order = "Node" if kernel.var("current_zonelist_order") == zonelists.ZONELIST_ORDER_NODE else "Zone"
+    grouping = "off" if kernel.var("page_group_by_mobility_disabled") else "on"
+    total = kernel.var("vm_total_pages")
+    printk(kernel, f"Built {nodes} zonelists in {order} order, mobility grouping {grouping}.  Total pages: {total}")
+    memblock.store(kernel)
+    prandom_init(kernel)
+    dump = start_mm(kernel, config.cpus)
+    free_kbytes = free_all_bootmem(kernel, memblock) * PAGE_SIZE >> 10
+    present = sum(kernel.get(zone.at, "zone.present_pages") for zone in kernel.zones()) * PAGE_SIZE >> 10
+    printk(kernel, f"Memory: {free_kbytes}K/{present}K available ({present - free_kbytes}K reserved)")
+    pagesets.setup_per_cpu_pageset(kernel)
+    # kernel_init: all CPUs are brought up, and from then on everybody may wait and do I/O.
+    set_cpus(kernel, config.cpus, ("online",))
+    for cpu, nid in enumerate(node_of):
+        kernel.node_set_state(nid, N_CPU)
+        if kernel.numa:
+            kernel.set_var("node_to_cpumask_map", kernel.var("node_to_cpumask_map", nid) | 1 << cpu, nid)
+    kernel.set_var("gfp_allowed_mask", gfp.__GFP_BITS_MASK)
+    if config.cma:
+        init_cma_reserved_areas(kernel)
+    init_per_zone_wmark_min(kernel)
+    return dump
+
+
+def set_cpus(kernel: Kernel, count: int, masks: tuple[str, ...]) -> None:
+    """The first ``count`` CPUs are possible, present, online."""
+    if kernel.smp:
+        kernel.set_var("nr_cpu_ids", max(count, kernel.var("nr_cpu_ids")))
+    for mask in masks:
+        for word in range(-(-count // 64)):
+            kernel.set_var(f"cpu_{mask}_bits", (1 << min(64, count - 64 * word)) - 1, word)
+
+
+def prandom_init(kernel: Kernel) -> None:
+    """``prandom_seed_early``: a generator of random numbers for each CPU, seeded by its number alone."""
+    for cpu in kernel.possible_cpus():
+        value = kernel.var("jiffies_64") + cpu
+        for i, least in enumerate((2, 8, 16, 128)):
+            value = value * 69069 & 0xFFFFFFFF
+            value = value + least if value < least else value
+            kernel.set_var("net_rand_state", value, i, cpu=cpu if kernel.smp else None)
+
+
+def start_mm(kernel: Kernel, cpus: int) -> Dump:
+    """The page array and the zones are there: from now on the allocator's core can run."""
+    # Since 4.10 Linux says phys_base itself, too; drgn counts on it.
+    said = vmcoreinfo(kernel.layout, kernel.symbols, RELEASE) | {"NUMBER(phys_base)": str(kernel.phys_base)}
+    text = encode(said)
+    crash_save_vmcoreinfo_init(kernel, text)
+    image = LiveImage(kernel.ram, cpus, text)
+    dump = Dump(image, VmcoreInfo(image.vmcoreinfo), kernel.layout, kernel.symbols, kernel.ram)
+    mm = Mm(kernel.ram, dump.space(kernel.ram), numbers(dump))
+    mm.stack = kernel.symbols["init_thread_union"]
+    mm.deferred = kernel.ram if isinstance(kernel.ram, DeferredRam) else None
+    kernel.start(mm)
+    return dump

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Releasing memory: from memblock to the free lists (mm/nobootmem.c, mm/page_alloc.c, mm/cma.c).
+
+What memblock has not reserved is freed, in blocks as large as their alignment allows, from low to high
+addresses.  The blocks go the same way as every freed page goes; only runs of blocks of the largest order
+may go together, which leaves the same bytes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernelmm import gfp
+from kernelmm.bringup.deferred import BLOCK, DeferredRam
+from kernelmm.bringup.kernel import Kernel
+from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.memmap import write_out
+from kernelmm.core import entry, mmzone, page, vmstat
+from kernelmm.core.free import __free_pages as free_pages
+from physmem import abi, address, list_head
+from physmem.errors import UsageError
+
+__all__ = [
+    "dma_contiguous_reserve",
+    "free_all_bootmem",
+    "free_pages_bootmem",
+    "init_cma_reserved_areas",
+    "init_cma_reserved_pageblock",
+]
+
+PAGE_SIZE = 4096
+LARGEST = abi.MAX_ORDER - 1
+
+
+def free_all_bootmem(kernel: Kernel, memblock: Memblock) -> int:
+    """``free_all_bootmem``: free all memory that is not reserved; pages freed."""
+    for zone in kernel.zones():
+        kernel.set(zone.at, "zone.managed_pages", 0)
+    pages = 0
+    for start, end in memblock.free_ranges():
+        start_pfn, end_pfn = -(-start // PAGE_SIZE), end // PAGE_SIZE
+        if start_pfn < end_pfn:
+            free_pages_memory(kernel, start_pfn, end_pfn)
+            pages += end_pfn - start_pfn
+    kernel.set_var("totalram_pages", kernel.var("totalram_pages") + pages)
+    return pages
+
+
+def free_pages_memory(kernel: Kernel, start: int, end: int) -> None:
+    """``__free_pages_memory``: free pages [start, end), each time the largest aligned block."""
+    while start < end:
+        order = min(LARGEST, (start & -start).bit_length() - 1 if start else LARGEST)
+        while start + (1 << order) > end:
+            order -= 1
+        if order == LARGEST:
+            start += _free_largest_blocks(kernel, start, end // BLOCK * BLOCK)
+        else:
+            free_pages_bootmem(kernel, start, order)
+            start += 1 << order
+
+
+def free_pages_bootmem(kernel: Kernel, pfn: int, order: int) -> None:
+    """``__free_pages_bootmem``: make a reserved block ordinary, count it as managed, and free it."""
+    mm = kernel.mm
+    pg = address.pfn_to_page(mm, pfn)
+    at = _clear_reserved(kernel, pfn, 1 << order)
+    kernel.add(mmzone.page_zone(mm, at), "zone.managed_pages", 1 << order)
+    page.set_count(mm, at, 1)
+    free_pages(mm, pg, order)
+
+
+def _clear_reserved(kernel: Kernel, pfn: int, pages: int) -> int:
+    """Take PG_reserved off the pages of a block, and their references; physical address of the first entry."""
+    write_out(kernel, pfn, pfn + pages)
+    at = address.page_off(kernel.mm, address.pfn_to_page(kernel.mm, pfn))
+    entries = kernel.words(at, pages * abi.SIZEOF_PAGE // 8).reshape(pages, -1)
+    entries[:, abi.PAGE_FLAGS // 8] &= np.uint64((1 << 64) - 1 - (1 << abi.PG_reserved))
+    entries[:, abi.PAGE_MAPCOUNT // 8] &= np.uint64(0xFFFFFFFF)
+    return int(at)
+
+
+def _free_largest_blocks(kernel: Kernel, start: int, end: int) -> int:
+    """Free the first blocks of the largest order in [start, end); pages freed.
+
+    One at a time; but blocks whose entries are deferred all at once, as far as these are contiguous.
+    """
+    at = address.page_off(kernel.mm, address.pfn_to_page(kernel.mm, start))
+    span = kernel.ram.span(at) if isinstance(kernel.ram, DeferredRam) else None
+    if span is None:
+        free_pages_bootmem(kernel, start, LARGEST)
+        return BLOCK
+    blocks = min((end - start) // BLOCK, (span.end - at) // (BLOCK * abi.SIZEOF_PAGE))
+    _free_deferred(kernel, start, at, span.flags, blocks)
+    return blocks * BLOCK
+
+
+def _free_deferred(kernel: Kernel, start: int, at: int, flags: int, blocks: int) -> None:
+    """What :func:`free_pages_bootmem` does to each of these blocks in turn, without their entries but the first.
+
+    A block of the largest order has no buddy to be joined with.  Each goes to the head of its list.
+
+    :param at: physical address of the first entry
+    :param flags: ``page->flags`` of the pages when they are free
+    """
+    mm, pages = kernel.mm, blocks * BLOCK
+    zone, head, links = _list_of_blocks(kernel, start, at, flags, blocks)
+    z = kernel.phys(zone)
+    first = list_head.first(mm, z + head)
+    mm.as_u64[(at + abi.PAGE_LRU) >> 3] = first
+    mm.as_u64[(address.off(mm, first) + abi.LIST_PREV) >> 3] = links
+    mm.as_u64[(z + head) >> 3] = links + (blocks - 1) * BLOCK * abi.SIZEOF_PAGE
+    mmzone.add_nr_free(mm, z, LARGEST, blocks)
+    kernel.add(zone, "zone.managed_pages", pages)
+    vmstat.count_vm_events(mm, mm.pgfree, pages)
+    vmstat.mod_zone_page_state(mm, z, mmzone.this_cpu_pageset(mm, z), abi.NR_FREE_PAGES, pages)
+    if mm.smp:
+        # Both tickets of the zone's lock, once for each block.
+        for ticket in (z + mm.zone_lock, z + mm.zone_lock + 1):
+            mm.as_u8[ticket] = mm.as_u8[ticket] + blocks * mm.ticket_lock_inc & 0xFF
+
+
+def _list_of_blocks(kernel: Kernel, start: int, at: int, flags: int, blocks: int) -> tuple[int, int, int]:
+    """Write the first entries of free blocks, each linked to the one below it, the last to the head of the free list.
+
+    :returns: ``struct zone *``, the offset of the list's head in it, and the list entry of the lowest block
+    """
+    stride = BLOCK * abi.SIZEOF_PAGE
+    links = int(address.pfn_to_page(kernel.mm, start)) + abi.PAGE_LRU
+    # Bring-up has made all pageblocks movable.
+    head = mmzone.free_list(kernel.mm, LARGEST, abi.MIGRATE_MOVABLE)
+    entries = np.zeros((blocks, abi.SIZEOF_PAGE // 8), np.uint64)
+    entries[:, abi.PAGE_FLAGS // 8] = flags
+    entries[:, abi.PAGE_INDEX // 8] = abi.MIGRATE_MOVABLE
+    entries[:, abi.PAGE_MAPCOUNT // 8] = abi.PAGE_BUDDY_MAPCOUNT_VALUE & 0xFFFFFFFF
+    entries[:, abi.PAGE_LRU // 8] = np.uint64(links - stride) + np.arange(blocks, dtype=np.uint64) * np.uint64(stride)
+    entries[:, abi.PAGE_LRU_PREV // 8] = entries[:, abi.PAGE_LRU // 8] + np.uint64(2 * stride)
+    entries[:, abi.PAGE_PRIVATE // 8] = LARGEST
+    # In one pass: each entry is on a page of the host's memory that is touched for the first time.
+    words = kernel.words(at, blocks * stride // 8).reshape(blocks, -1)
+    words[:, : abi.SIZEOF_PAGE // 8] = entries
+    zone = int(mmzone.page_zone(kernel.mm, at))
+    words[-1, abi.PAGE_LRU_PREV // 8] = zone + head
+    return zone, head, links
+
+
+# -- contiguous memory ------------------------------------------------------------
+
+
+def dma_contiguous_reserve(kernel: Kernel, memblock: Memblock, size: int) -> None:
+    """``dma_contiguous_reserve``: keep memory for contiguous allocations (``cma=``), the highest there is.
+
+    :param size: bytes; rounded up to blocks of the largest order
+    """
+    align = PAGE_SIZE * BLOCK
+    size = -(-size // align) * align
+    base = memblock.find_in_range(0, memblock.end, size, align)
+    if base is None:
+        raise UsageError(f"cma={size:#x}: there is no such piece of memory")
+    memblock.reserve(base, base + size)
+    area = kernel.symbols["cma_areas"]
+    kernel.set(area, "cma.base_pfn", base // PAGE_SIZE)
+    kernel.set(area, "cma.count", size // PAGE_SIZE)
+    kernel.set(area, "cma.order_per_bit", 0)
+    kernel.set_var("cma_area_count", 1)
+    kernel.set_var("dma_contiguous_default_area", area)
+    kernel.set_var("totalcma_pages", size // PAGE_SIZE)
+
+
+def init_cma_reserved_areas(kernel: Kernel) -> None:
+    """``cma_init_reserved_areas``: free each area's pageblocks, as MIGRATE_CMA."""
+    for i in range(kernel.var("cma_area_count")):
+        area = kernel.symbols["cma_areas"] + i * kernel.layout.sizeof("cma")
+        base, count = kernel.get(area, "cma.base_pfn"), kernel.get(area, "cma.count")
+        # The bitmap is a slab's in Linux; here it has pages of its own.
+        pages = -(-count // 8 // PAGE_SIZE)
+        bitmap = entry.__get_free_pages(kernel.mm, gfp.GFP_KERNEL | gfp.__GFP_ZERO, (pages - 1).bit_length())
+        kernel.set(area, "cma.bitmap", bitmap)
+        zones = {_zone(kernel, pfn) for pfn in (base, base + count - 1)}
+        if len(zones) > 1:
+            raise UsageError(f"cma: the area at pfn {base} of {count} pages is not in one zone")
+        for pfn in range(base, base + count, abi.PAGEBLOCK_NR_PAGES):
+            init_cma_reserved_pageblock(kernel, pfn)
+        kernel.set(area, "cma.lock.count", 1)
+        kernel.init_list_head(kernel.at(area, "cma.lock.wait_list"))
+
+
+def init_cma_reserved_pageblock(kernel: Kernel, pfn: int) -> None:
+    """``init_cma_reserved_pageblock``: free a reserved pageblock, for movable pages and contiguous allocations only."""
+    mm = kernel.mm
+    at = _clear_reserved(kernel, pfn, abi.PAGEBLOCK_NR_PAGES)
+    mmzone.set_pageblock_migratetype(mm, pfn, mm.migrate_cma)
+    page.set_count(mm, at, 1)
+    free_pages(mm, address.pfn_to_page(mm, pfn), abi.PAGEBLOCK_ORDER)
+    # adjust_managed_page_count
+    kernel.add(_zone(kernel, pfn), "zone.managed_pages", abi.PAGEBLOCK_NR_PAGES)
+    kernel.set_var("totalram_pages", kernel.var("totalram_pages") + abi.PAGEBLOCK_NR_PAGES)
+
+
+def _zone(kernel: Kernel, pfn: int) -> int:
+    """``page_zone(pfn_to_page(pfn))``."""
+    write_out(kernel, pfn, pfn + 1)
+    return int(mmzone.page_zone(kernel.mm, address.page_off(kernel.mm, address.pfn_to_page(kernel.mm, pfn))))

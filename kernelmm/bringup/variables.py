@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's variables that bring-up reads and writes: their C types, and what they are before boot.
+
+From mm/page_alloc.c, mm/vmstat.c, mm/sparse.c, mm/cma.c, mm/memblock.c, kernel/kexec.c, kernel/cpu.c,
+arch/x86/mm/numa.c and arch/x86/kernel/setup_percpu.c of Linux 4.0.  Where they are is not here: that
+is the symbol table of a kernel that was attached, or the linker's of one of ours
+(:mod:`kernelmm.bringup.linker`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kernelmm import gfp
+from physmem.structs.layout import Layout
+
+__all__ = ["SCALARS", "VARIABLES", "Variable", "initial_jiffies"]
+
+#: Bytes and signedness of the C types of variables that are no structs.
+SCALARS = {
+    "char": (1, False),
+    "u8": (1, False),
+    "int": (4, True),
+    "unsigned int": (4, False),
+    "long": (8, True),
+    "unsigned long": (8, False),
+    "pointer": (8, False),
+}
+
+CACHE_LINE = 64
+PAGE_SIZE = 4096
+THREAD_SIZE = 16384
+#: Regions that memblock has room for before it allocates.
+INIT_MEMBLOCK_REGIONS = 128
+#: CONFIG_CMA_AREAS, and the default area.
+MAX_CMA_AREAS = 8
+#: kref, the six strings of 65 bytes of a new_utsname, user_ns, and ns_common.
+SIZEOF_UTS_NAMESPACE = 432
+
+_Number = int | str | Callable[[Layout], int]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable of the kernel.
+
+    :ivar ctype: type of an element: a key of :data:`SCALARS`, or ``struct`` and a tag
+    :ivar count: elements: a number, the name of a constant of the layout, or a function of the layout
+    :ivar initial: what the first elements are before boot; the others are zero
+    :ivar only: the kernels that have it: ``smp``, ``numa``, ``no-numa``, ``cma``, or empty for all
+    """
+
+    name: str
+    ctype: str
+    count: _Number = 1
+    initial: Sequence[int] = ()
+    align: int = 8
+    percpu: bool = False
+    only: str = ""
+
+    def exists(self, layout: Layout) -> bool:
+        """Whether a kernel with this layout has the variable."""
+        numa = layout.has("zone", "node")
+        have = {"": True, "smp": layout.has("per_cpu_pageset", "stat_threshold"), "numa": numa, "no-numa": not numa}
+        return have[self.only] if self.only in have else layout.has(self.only)
+
+    def elements(self, layout: Layout) -> int:
+        """How many elements it has."""
+        if isinstance(self.count, str):
+            return layout.constant(self.count)
+        return self.count if isinstance(self.count, int) else self.count(layout)
+
+    def size(self, layout: Layout) -> int:
+        """Bytes of all its elements."""
+        if self.ctype in SCALARS:
+            return SCALARS[self.ctype][0] * self.elements(layout)
+        return layout.sizeof(self.ctype.removeprefix("struct ")) * self.elements(layout)
+
+
+def _mask_words(constant: str) -> Callable[[Layout], int]:
+    """Words of a ``nodemask_t`` or ``cpumask_t``."""
+    return lambda layout: -(-layout.constant(constant) // 64)
+
+
+def _zone_stat_items(layout: Layout) -> int:
+    return layout.enumerator("NR_VM_ZONE_STAT_ITEMS")
+
+
+def _lower_zones(layout: Layout) -> int:
+    return layout.constant("MAX_NR_ZONES") - 1
+
+
+#: In the order in which they lie in memory.
+VARIABLES = (
+    # the page allocator
+    Variable("jiffies_64", "unsigned long", align=CACHE_LINE),
+    # While interrupts are off, nobody may wait or do I/O.
+    Variable("gfp_allowed_mask", "unsigned int", initial=[gfp.GFP_BOOT_MASK]),
+    Variable("page_group_by_mobility_disabled", "int"),
+    Variable("min_free_kbytes", "int", initial=[1024]),
+    Variable("user_min_free_kbytes", "int", initial=[-1]),
+    Variable("percpu_pagelist_fraction", "int"),
+    Variable("sysctl_lowmem_reserve_ratio", "int", _lower_zones, [256, 256, 32]),
+    Variable("totalram_pages", "unsigned long"),
+    Variable("totalreserve_pages", "unsigned long"),
+    Variable("dirty_balance_reserve", "unsigned long"),
+    Variable("vm_total_pages", "long"),
+    Variable("highest_memmap_pfn", "unsigned long"),
+    Variable("movable_zone", "int"),
+    Variable("current_zonelist_order", "int"),
+    Variable("mem_section", "pointer", "NR_SECTION_ROOTS", align=CACHE_LINE),
+    Variable("vm_stat", "long", _zone_stat_items, align=CACHE_LINE),
+    Variable("vm_event_states", "struct vm_event_state", percpu=True),
+    Variable("boot_pageset", "struct per_cpu_pageset", percpu=True),
+    # fault injection: a fault_attr (interval 1, once, verbose), then what to leave alone and the least order
+    Variable("fail_page_alloc", "int", 36, [0, 0, 1, 0, 1, 0, 2, *[0] * 25, 1, 1, 1]),
+    Variable("net_rand_state", "unsigned int", 4, percpu=True),
+    # nodes
+    Variable("mem_map", "pointer", only="no-numa"),
+    Variable("contig_page_data", "struct pglist_data", align=CACHE_LINE, only="no-numa"),
+    Variable("node_data", "pointer", "MAX_NUMNODES", align=CACHE_LINE, only="numa"),
+    # four sets: possible, online, with memory, with CPUs
+    Variable("node_states", "unsigned long", lambda layout: 4 * _mask_words("MAX_NUMNODES")(layout)),
+    Variable("nr_node_ids", "int", initial=[1], only="numa"),
+    Variable("nr_online_nodes", "int", initial=[1], only="numa"),
+    Variable("zone_reclaim_mode", "int", only="numa"),
+    Variable("user_zonelist_order", "int", only="numa"),
+    Variable("node_load", "int", "MAX_NUMNODES", only="numa"),
+    Variable("node_order", "int", "MAX_NUMNODES", only="numa"),
+    Variable("numa_distance", "pointer", only="numa"),
+    Variable("numa_distance_cnt", "int", only="numa"),
+    Variable("sysctl_min_unmapped_ratio", "int", initial=[1], only="numa"),
+    Variable("sysctl_min_slab_ratio", "int", initial=[5], only="numa"),
+    # a cpumask_t for each node
+    Variable(
+        "node_to_cpumask_map",
+        "unsigned long",
+        lambda layout: layout.constant("MAX_NUMNODES") * _mask_words("NR_CPUS")(layout),
+        only="numa",
+    ),
+    Variable("numa_node", "int", percpu=True, only="numa"),
+    Variable("x86_cpu_to_node_map", "int", percpu=True, only="numa"),
+    # CPUs
+    Variable("cpu_possible_bits", "unsigned long", _mask_words("NR_CPUS")),
+    Variable("cpu_present_bits", "unsigned long", _mask_words("NR_CPUS")),
+    Variable("cpu_online_bits", "unsigned long", _mask_words("NR_CPUS")),
+    Variable("nr_cpu_ids", "int", only="smp"),
+    Variable("pcpu_base_addr", "pointer"),
+    Variable("__per_cpu_offset", "unsigned long", "NR_CPUS", align=CACHE_LINE, only="smp"),
+    Variable("this_cpu_off", "unsigned long", percpu=True, only="smp"),
+    Variable("cpu_number", "int", percpu=True, only="smp"),
+    # the first task's stack
+    Variable("init_thread_union", "char", THREAD_SIZE, align=THREAD_SIZE),
+    # early boot
+    Variable("phys_base", "unsigned long"),
+    Variable("max_pfn", "unsigned long"),
+    Variable("max_low_pfn", "unsigned long"),
+    Variable("required_kernelcore", "unsigned long"),
+    Variable("required_movablecore", "unsigned long"),
+    Variable("arch_zone_lowest_possible_pfn", "unsigned long", "MAX_NR_ZONES"),
+    Variable("arch_zone_highest_possible_pfn", "unsigned long", "MAX_NR_ZONES"),
+    Variable("dma_reserve", "unsigned long"),
+    Variable("zone_movable_pfn", "unsigned long", "MAX_NUMNODES"),
+    Variable("memblock", "struct memblock"),
+    Variable("memblock_memory_init_regions", "struct memblock_region", INIT_MEMBLOCK_REGIONS),
+    Variable("memblock_reserved_init_regions", "struct memblock_region", INIT_MEMBLOCK_REGIONS),
+    Variable("cma_areas", "struct cma", MAX_CMA_AREAS, only="cma"),
+    Variable("cma_area_count", "unsigned int", only="cma"),
+    Variable("dma_contiguous_default_area", "pointer", only="cma"),
+    Variable("totalcma_pages", "unsigned long"),
+    # what the kernel says of itself
+    Variable("log_first_idx", "unsigned int"),
+    Variable("log_next_idx", "unsigned int"),
+    Variable("init_uts_ns", "char", SIZEOF_UTS_NAMESPACE),
+    Variable("vmap_area_list", "pointer", 2),
+    Variable("vmcoreinfo_size", "unsigned long"),
+    Variable("vmcoreinfo_data", "char", PAGE_SIZE, align=PAGE_SIZE),
+    Variable("vmcoreinfo_note", "char", PAGE_SIZE + CACHE_LINE),
+)
+
+
+def initial_jiffies(hz: int) -> int:
+    """INITIAL_JIFFIES: the tick counter begins five minutes before its low 32 bits wrap."""
+    return -300 * hz & 0xFFFFFFFF

@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``python -m physmem.cli``."""
+
+from __future__ import annotations
+
+from physmem.cli import main
+
+main()

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Decompression of single pages: zlib, LZO1X, snappy, zstd.
+
+zlib comes with Python and zstd with this package.  LZO and snappy are extras:
+without them an image opens, and a page that needs one says what to install.
+A page is small, and a decoder here is never asked for more than a little above
+its size.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from functools import cache
+
+import zstandard
+
+__all__ = ["CodecError", "lzo", "snappy", "unzlib", "unzstd"]
+
+Decoder = Callable[[bytes, int], bytes]
+
+_ZSTD = zstandard.ZstdDecompressor()
+
+
+class CodecError(ValueError):
+    """The data cannot be decompressed, and why."""
+
+
+def unzlib(data: bytes, size: int) -> bytes:
+    """The ``size`` bytes that zlib compressed to ``data``."""
+    try:
+        return _exactly(zlib.decompress(data, bufsize=size), size)
+    except zlib.error as error:
+        raise CodecError(f"not zlib data: {error}") from None
+
+
+def unzstd(data: bytes, size: int) -> bytes:
+    """The ``size`` bytes that zstd compressed to ``data``."""
+    try:
+        # The decoder makes room for what the frame says, so that has to be seen first.
+        said = zstandard.frame_content_size(data)
+        if said not in (-1, size):
+            raise CodecError(f"zstd data of {said} bytes, not {size}")
+        return _exactly(_ZSTD.decompress(data, max_output_size=size), size)
+    except zstandard.ZstdError as error:
+        raise CodecError(f"not zstd data: {error}") from None
+
+
+def snappy(data: bytes, size: int) -> bytes:
+    """The ``size`` bytes that snappy compressed to ``data``, in its raw form."""
+    return _snappy()(data, size)
+
+
+def lzo(data: bytes, size: int) -> bytes:
+    """The ``size`` bytes that LZO1X compressed to ``data``."""
+    return _lzo()(data, size)
+
+
+def _exactly(data: bytes, size: int) -> bytes:
+    if len(data) != size:
+        raise CodecError(f"{len(data)} bytes, not {size}")
+    return data
+
+
+@cache
+def _snappy() -> Decoder:
+    try:
+        from cramjam import DecompressionError
+        from cramjam import snappy as codec
+    except ImportError:
+        raise CodecError('snappy data: needs the module cramjam (pip install "physmem[snappy]")') from None
+
+    def decode(data: bytes, size: int) -> bytes:
+        try:
+            # Snappy data begins with its length, and the decoder makes room for that.
+            said = codec.decompress_raw_len(data)
+            if said != size:
+                raise CodecError(f"snappy data of {said} bytes, not {size}")
+            return bytes(codec.decompress_raw(data))
+        except DecompressionError as error:
+            raise CodecError(f"not snappy data: {error}") from None
+
+    return decode
+
+
+@cache
+def _lzo() -> Decoder:
+    try:
+        from lzallright import LZOCompressor, LZOError
+    except ImportError:
+        raise CodecError('LZO data: needs the module lzallright (pip install "physmem[lzo]")') from None
+
+    def decode(data: bytes, size: int) -> bytes:
+        try:
+            return _exactly(LZOCompressor.decompress(data, size), size)
+        except LZOError as error:
+            raise CodecError(f"not LZO data: {error}") from None
+
+    return decode

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rules about every page: its zone and node, and what a free page must not have.
+
+The page array is read once more, in pieces.  The kernel itself makes these checks of a free page
+when it is freed and when it is next allocated (free_pages_check, check_new_page).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.inspect.check.report import Report
+from physmem.inspect.check.subject import Subject
+from physmem.inspect.pageformat import PageFormat
+
+__all__ = ["RULES", "check_pages"]
+
+RULES = {
+    "page_zone": "a page's flags name the node and zone that span it",
+    "free_count": "a free page has no reference",
+    "free_mapcount": "a free page is not mapped",
+    "free_mapping": "a free page belongs to no mapping",
+    "free_flags": "a free page has none of the PG_* flags",
+}
+_FIELDS = ["flags", "mapping", PageFormat.COUNT, PageFormat.MAPCOUNT]
+
+
+def check_pages(subject: Subject, report: Report) -> None:
+    """Every rule of this room."""
+    array = subject.lists.links.array
+    absent = array.mapped.difference(array.present)
+    if absent:
+        report.skip(RULES, f"{absent.total()} struct pages, from pfn {next(iter(absent))[0]} on, are not in the image")
+    for start, pages in array.scan(_FIELDS):
+        _check_zones(subject, report, start, pages)
+        _check_free(subject, report, start, pages)
+
+
+def _check_zones(subject: Subject, report: Report, start: int, pages: npt.NDArray[np.void]) -> None:
+    nodes, zones = subject.format.node(pages["flags"]), subject.format.zone(pages["flags"])
+    spanned = np.zeros(len(pages), bool)
+    right = np.zeros(len(pages), bool)
+    for zone in subject.zones:
+        # Zones of different nodes may interleave: any that spans the page will do.
+        here = slice(max(0, zone.start_pfn - start), max(0, zone.end_pfn - start))
+        spanned[here] = True
+        right[here] |= (nodes[here] == zone.node) & (zones[here] == zone.index)
+    wrong = np.flatnonzero(spanned & ~right)
+    details = (f"flags {pages['flags'][i]:#x}: node {nodes[i]} zone {zones[i]}" for i in wrong)
+    report.add_pages("page_zone", wrong + start, details)
+
+
+def _check_free(subject: Subject, report: Report, start: int, pages: npt.NDArray[np.void]) -> None:
+    free = subject.blocks.cover(start, len(pages))
+    count, mapcount = pages[PageFormat.COUNT], pages[PageFormat.MAPCOUNT]
+    flags = pages["flags"] & np.uint64(subject.format.checked_flags)
+    # Whether a page is rightly marked as a free block is for other rules to say.
+    mapped = (mapcount != -1) & ~subject.format.buddy(pages)
+    for rule, what, wrong in (
+        ("free_count", "_count {count}", count != 0),
+        ("free_mapcount", "_mapcount {mapcount}", mapped),
+        ("free_mapping", "mapping {mapping:#x}", pages["mapping"] != 0),
+        ("free_flags", "flags {flags}", flags != 0),
+    ):
+        where = np.flatnonzero(free & wrong)
+        details = (
+            what.format(
+                count=count[i],
+                mapcount=mapcount[i],
+                mapping=int(pages["mapping"][i]),
+                flags="|".join(subject.format.flag_names(int(flags[i]))),
+            )
+            for i in where
+        )
+        report.add_pages(rule, where + start, details)

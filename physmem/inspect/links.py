@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The ``page->lru`` links of every page that looks free, read at once.
+
+In the table a link is not an address but a *code*: the position of the page it leads to, or a
+negative number.  Walking a list is then following positions in an array, whatever the size of
+the machine, and the page array itself is read once, in pieces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.dump import Dump
+from physmem.inspect.memmap import PageArray
+from physmem.inspect.pageformat import PageFormat
+
+__all__ = ["FIRST_HEAD", "NOWHERE", "UNREAD", "Links"]
+
+#: A link to nothing that can be an entry.
+NOWHERE = -1
+#: A link to a page whose ``struct page`` is not in the image.
+UNREAD = -2
+#: A link to the first list head; the others have the numbers below.
+FIRST_HEAD = -3
+
+#: How many pages in a row that do not look free are followed along a list.
+_MAX_STRAYS = 16
+
+_Codes = npt.NDArray[np.intc]
+_Pfns = npt.NDArray[np.int64]
+
+
+class Links:
+    """Which page leads to which.
+
+    :param heads: address of every list head that may be met; a link to another leads nowhere
+
+    :ivar pfns: the pages of the table, ascending
+    :ivar pages: their fields, a structured array: count, mapcount, order and ``index``
+    :ivar next: code of each page's ``lru.next``
+    :ivar prev: code of each page's ``lru.prev``
+    :ivar array: the page array that it was read from
+    """
+
+    def __init__(self, dump: Dump, heads: Sequence[int]) -> None:
+        self.dump = dump
+        self.format = PageFormat(dump.layout)
+        self.array = PageArray(dump)
+        self._heads = np.array(heads, np.uint64)
+        self._fields = [*PageFormat.FREE_FIELDS, PageFormat.NEXT, PageFormat.PREV]
+        self._packed = np.dtype([(name, dump.layout.dtype("page", [name])[name]) for name in self._fields])
+        self.pfns, self.pages = self._candidates()
+        self._number()
+        self._add_strays()
+        self.next = self.codes(self.pages[PageFormat.NEXT])
+        self.prev = self.codes(self.pages[PageFormat.PREV])
+
+    def _candidates(self) -> tuple[_Pfns, npt.NDArray[np.void]]:
+        """The pages that are marked as free blocks, and those without references whose links may be links."""
+        pfns, pages = [np.empty(0, np.int64)], [np.empty(0, self._packed)]
+        for start, piece in self.array.scan([*self._fields, "flags"]):
+            # A page that was on a list has poison in its links, one that never was leads to itself.
+            own = self._entries(np.arange(start, start + len(piece)))
+            linked = (piece[PageFormat.NEXT] >= np.uint64(self.dump.page_offset)) & (piece[PageFormat.NEXT] != own)
+            where = np.flatnonzero(self.format.buddy(piece) | (self.format.unused(piece) & linked))
+            pfns.append(where + start)
+            pages.append(piece[where][self._fields].astype(self._packed))
+        return np.concatenate(pfns), np.concatenate(pages)
+
+    def _add_strays(self) -> None:
+        """Add pages that do not look free but are linked to by such that do: only corruption has them."""
+        for _ in range(_MAX_STRAYS):
+            for link in (PageFormat.NEXT, PageFormat.PREV):
+                pfns = self._pfns(self.pages[link])
+                slots = self.array.slots(pfns)
+                strays = np.unique(pfns[(slots >= 0) & (self._position[slots] < 0)])
+                if len(strays):
+                    self._add(strays)
+                    break
+            else:
+                return
+
+    def _add(self, pfns: _Pfns) -> None:
+        pages = self.array.gather(self._fields, pfns)[self._fields].astype(self._packed)
+        order = np.argsort(np.concatenate([self.pfns, pfns]))
+        self.pfns = np.concatenate([self.pfns, pfns])[order]
+        self.pages = np.concatenate([self.pages, pages])[order]
+        self._number()
+
+    def _number(self) -> None:
+        self._position = np.full(self.array.present.total() + 1, -1, np.intc)
+        self._position[self.array.slots(self.pfns)] = np.arange(len(self.pfns))
+
+    def codes(self, addresses: npt.NDArray[np.uint64]) -> _Codes:
+        """The code of each address of a list entry."""
+        pfns = self._pfns(addresses)
+        slots = self.array.slots(pfns)
+        codes = np.where(slots >= 0, self._position[slots], UNREAD).astype(np.intc)
+        elsewhere = np.flatnonzero(pfns < 0)
+        codes[elsewhere] = self._head_codes(addresses[elsewhere])
+        return codes
+
+    def _head_codes(self, addresses: npt.NDArray[np.uint64]) -> _Codes:
+        if not len(self._heads):
+            return np.full(len(addresses), NOWHERE, np.intc)
+        by_address = np.argsort(self._heads)
+        heads = self._heads[by_address]
+        at = np.minimum(np.searchsorted(heads, addresses), len(heads) - 1)
+        return np.where(heads[at] == addresses, FIRST_HEAD - by_address[at], NOWHERE).astype(np.intc)
+
+    def _pfns(self, entries: npt.NDArray[np.uint64]) -> _Pfns:
+        """The PFN of the page that each address is the ``lru`` of; -1 if it is not that of any."""
+        size = np.uint64(self.dump.sizeof_page)
+        # Modulo 2^64, so that what lies below the page array is far above its end.
+        offset = entries - np.uint64(self.dump.mem_map + self.format.lru)
+        is_page = (offset % size == 0) & (offset // size < np.uint64(self.dump.max_pfn))
+        return np.where(is_page, (offset // size).astype(np.int64), -1)
+
+    def _entries(self, pfns: _Pfns) -> npt.NDArray[np.uint64]:
+        """The address of each page's ``lru``."""
+        return (pfns * self.dump.sizeof_page).astype(np.uint64) + np.uint64(self.dump.mem_map + self.format.lru)

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernel's own symbol table, which it keeps in its memory for /proc/kallsyms.
+
+Names are compressed: 256 *tokens* stand for the strings that are most frequent in
+names, and a name is a row of tokens with its length in front (two bytes if the
+first has its top bit set, since 6.1).  Expanded, a name begins with the letter
+that nm gives its kind.  Names and addresses are in the same order, of addresses.
+
+Where the tables are, VMCOREINFO says since 6.0; before, they are searched for
+(:mod:`physmem.kallsyms_search`).  How addresses are written has changed too:
+
+===========  ==================================================================
+until 4.5    as they are
+from 4.6     32 bits to be added to a base; if there are per-CPU variables, only
+             the negative ones: base - 1 - n, the others are as they are
+newest       32 bits to be added to the address of the number itself
+===========  ==================================================================
+
+Nothing in memory says which it is, so the one is taken that gives the symbols of
+VMCOREINFO their addresses.  Formats: kernel/kallsyms.c, scripts/kallsyms.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.errors import AbsentError, AddressError, LayoutError, SymbolError
+from physmem.image import VmcoreInfo
+from physmem.regions import KernelImage
+from physmem.symbols import Symbols
+
+__all__ = ["Kallsyms", "KernelSymbols", "Tables", "anchors_of", "read_kallsyms"]
+
+#: Far above what kernels have: symbols, bytes of their compressed names, letters of a name, bytes of a token.
+MAX_SYMBOLS = 1 << 21
+MAX_NAMES = 64 << 20
+MAX_NAME = 1 << 10
+MAX_TOKEN = 1 << 8
+TOKENS = 256
+
+_SEPARATOR, _NOTHING = TOKENS, TOKENS + 1
+# Bytes of compressed names that are expanded at a time.
+_PIECE = 1 << 16
+# Symbols that VMCOREINFO has by their own addresses, not by what they point to.
+_ANCHORS = ("_stext", "init_uts_ns", "init_top_pgt", "init_level4_pgt", "prb")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Kernel addresses of the tables.
+
+    :ivar relative_base: of the variable; None in kernels that have none
+    :ivar wide: whether ``offsets`` has whole addresses of 64 bits
+    """
+
+    num_syms: int
+    names: int
+    token_table: int
+    token_index: int
+    offsets: int
+    relative_base: int | None
+    wide: bool = False
+
+    @classmethod
+    def of(cls, info: VmcoreInfo) -> Tables | None:
+        """Where VMCOREINFO says that they are; None if it does not."""
+
+        def at(name: str) -> int:
+            return info.symbol(f"kallsyms_{name}")
+
+        if "SYMBOL(kallsyms_names)" not in info:
+            return None
+        base = at("relative_base") if "SYMBOL(kallsyms_relative_base)" in info else None
+        return cls(at("num_syms"), at("names"), at("token_table"), at("token_index"), at("offsets"), base)
+
+    def moved(self, by: int) -> Tables:
+        """The same tables, ``by`` bytes further up."""
+        return Tables(
+            self.num_syms + by,
+            self.names + by,
+            self.token_table + by,
+            self.token_index + by,
+            self.offsets + by,
+            None if self.relative_base is None else self.relative_base + by,
+            self.wide,
+        )
+
+
+class Kallsyms(Mapping[str, int]):
+    """All symbols of a kernel, and their addresses.  Of a name that several have, the first is found.
+
+    :param text: every symbol on a line of its own: the letter of its kind, its name
+    :param starts: where in it each line begins
+    :param addresses: the address of each symbol
+    """
+
+    def __init__(self, text: bytes, starts: npt.NDArray[np.int64], addresses: npt.NDArray[np.uint64]) -> None:
+        self._text = text
+        self._starts = starts
+        self._addresses = addresses
+
+    def find(self, name: str) -> int | None:
+        """The address of a symbol, None if there is none of that name."""
+        line = _line(self._text, self._starts, name)
+        return None if line is None else int(self._addresses[line])
+
+    def __getitem__(self, name: str) -> int:
+        address = self.find(name)
+        if address is None:
+            raise KeyError(name)
+        return address
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(line[1:].decode("latin-1") for line in self._text.splitlines()))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<Kallsyms: {len(self._addresses)} symbols>"
+
+
+def read_kallsyms(tables: Tables, image: KernelImage, anchors: Mapping[str, int]) -> Kallsyms:
+    """Read the symbol table of a kernel.
+
+    :param anchors: the addresses of some symbols: see :func:`anchors_of`
+    :raises SymbolError: there is no such table, or it contradicts itself or the anchors
+    :raises AbsentError: a table is not in the memory image
+    :raises AddressError: it would be outside the kernel's image
+    """
+    count = int.from_bytes(image.read(tables.num_syms, 4), "little")
+    if not 0 < count <= MAX_SYMBOLS:
+        raise SymbolError(f"kallsyms: {count} symbols: at most {MAX_SYMBOLS} are read")
+    size = tables.token_table - tables.names
+    if not 0 < size <= MAX_NAMES:
+        raise SymbolError(f"kallsyms: {size} bytes between names and tokens: at most {MAX_NAMES} are read")
+    names = image.read_present(tables.names, size)
+    text, starts = _expand(names, count, *read_tokens(tables, image))
+    known = {name: at for name in anchors if (at := _line(text, starts, name)) is not None}
+    if not known:
+        raise SymbolError(f"kallsyms: {count} symbols, and none of {', '.join(anchors)} among them")
+    for addresses in _encodings(tables, image, count):
+        if all(int(addresses[at]) == anchors[name] for name, at in known.items()):
+            return Kallsyms(text, starts, addresses)
+    raise SymbolError(f"kallsyms: no encoding that is known gives {', '.join(known)} the address in VMCOREINFO")
+
+
+def anchors_of(info: VmcoreInfo) -> dict[str, int]:
+    """The symbols of VMCOREINFO that tell how the addresses of kallsyms are written."""
+    return {name: info.symbol(name) for name in _ANCHORS if f"SYMBOL({name})" in info}
+
+
+def read_tokens(tables: Tables, image: KernelImage) -> tuple[bytes, npt.NDArray[np.uint16]]:
+    """The table of tokens, each with a NUL behind it, and where in it each begins; raises as read_kallsyms does."""
+    index = np.frombuffer(image.read(tables.token_index, 2 * TOKENS), "<u2")
+    table = image.read_present(tables.token_table, int(index[-1]) + MAX_TOKEN + 1)
+    return table[: table.find(b"\0", int(index[-1])) + 1], index
+
+
+def _expand(
+    names: bytes, count: int, table: bytes, index: npt.NDArray[np.uint16]
+) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """All names, a line each, and where the lines begin."""
+    heads, tails, end = _lengths(names, count)
+    tokens = np.frombuffer(names, np.uint8, end).astype(np.int16)
+    tokens[tails] = _NOTHING
+    tokens[heads] = _SEPARATOR
+    # The two tokens that are added stand behind the table: the end of a line, and nothing.
+    letters = np.frombuffer(table + b"\n", np.uint8)
+    firsts = np.concatenate([index, [len(table), len(table)]]).astype(np.int32)
+    sizes = np.array([table.find(b"\0", first) - first for first in index.tolist()] + [1, 0], np.int32)
+    if sizes.min() < 0 or sizes.max() > MAX_TOKEN:
+        raise SymbolError("kallsyms: the tokens contradict their index")
+    total = int(np.bincount(tokens, minlength=len(sizes)) @ sizes)
+    if total > MAX_NAME * count:
+        raise SymbolError(f"kallsyms: {total} letters in {count} names")
+    pieces, starts, written = [], [], 0
+    for piece in np.split(tokens, range(_PIECE, end, _PIECE)):
+        lengths = sizes[piece]
+        begins = np.cumsum(lengths, dtype=np.int32) - lengths
+        # Letter i of the text is letter (i - where its token begins) of the token.
+        place = np.repeat(firsts[piece] - begins, lengths)
+        place += np.arange(len(place), dtype=np.int32)
+        pieces.append(letters[place].tobytes())
+        starts.append(written + begins[piece == _SEPARATOR].astype(np.int64))
+        written += len(place)
+    # Each line has its end in front: the first one goes, the last gets its own.
+    return b"".join(pieces)[1:] + b"\n", np.concatenate(starts)
+
+
+def _lengths(names: bytes, count: int) -> tuple[list[int], list[int], int]:
+    """Where the first byte of each length is, where the second bytes are, and where the names end."""
+    heads, tails = [], []
+    at = 0
+    try:
+        for _ in range(count):
+            heads.append(at)
+            length = names[at]
+            if length & 0x80:
+                at += 1
+                tails.append(at)
+                length = (length & 0x7F) | names[at] << 7
+            at += length + 1
+    except IndexError:
+        at = len(names) + 1
+    if at > len(names):
+        raise SymbolError(f"kallsyms: the names of {count} symbols leave their table of {len(names)} bytes")
+    return heads, tails, at
+
+
+def _line(text: bytes, starts: npt.NDArray[np.int64], name: str) -> int | None:
+    """The number of the first line with the symbol ``name``; None if there is none."""
+    wanted = name.encode("latin-1", "replace") + b"\n"
+    at = text.find(wanted)
+    while at >= 0:
+        # A name begins behind the letter with which a line does.
+        line = int(np.searchsorted(starts, at)) - 1
+        if starts[line] == at - 1:
+            return line
+        at = text.find(wanted, at + 1)
+    return None
+
+
+def _encodings(tables: Tables, image: KernelImage, count: int) -> Iterator[npt.NDArray[np.uint64]]:
+    """The addresses of all symbols, by each way in which they may be written."""
+    if tables.wide:
+        yield np.frombuffer(image.read(tables.offsets, 8 * count), "<u8")
+        return
+    offsets = np.frombuffer(image.read(tables.offsets, 4 * count), "<i4").astype(np.int64)
+    if tables.relative_base is not None:
+        base: Any = np.frombuffer(image.read(tables.relative_base, 8), "<i8")[0]
+        with np.errstate(over="ignore"):
+            yield np.where(offsets >= 0, offsets, base - 1 - offsets).view(np.uint64)
+            yield (base + (offsets & 0xFFFFFFFF)).view(np.uint64)
+    places = np.arange(count, dtype=np.uint64) * np.uint64(4) + np.uint64(tables.offsets)
+    yield places + offsets.view(np.uint64)
+
+
+class KernelSymbols(Symbols):
+    """Symbols of which a few are known from the start, and all others when one of them is asked for.
+
+    :param known: what is known; it has precedence
+    :param load: reads the kernel's own table; called at most once
+    """
+
+    def __init__(self, known: Symbols, load: Callable[[], Kallsyms]) -> None:
+        super().__init__(known, f"{known.source} + kallsyms")
+        self._known = known
+        self._load = load
+        self._failure = ""
+
+    @cached_property
+    def table(self) -> Kallsyms | None:
+        """The kernel's own table; None if it cannot be read."""
+        try:
+            return self._load()
+        except (SymbolError, LayoutError, AbsentError, AddressError) as error:
+            self._failure = str(error)
+            return None
+
+    def __getitem__(self, name: str) -> int:
+        if name in self._known:
+            return self._known[name]
+        address = None if self.table is None else self.table.find(name)
+        if address is None:
+            why = f"{self._known.source}; {self._failure}" if self._failure else self.source
+            raise SymbolError(f"the address of {name!r} is unknown ({why}): give the kernel's symbols with --symbols")
+        return address
+
+    def __contains__(self, name: object) -> bool:
+        if name in self._known:
+            return True
+        return isinstance(name, str) and self.table is not None and self.table.find(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._known, *(self.table or ())]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __or__(self, other: Symbols) -> Symbols:
+        return KernelSymbols(self._known | other, self._load)

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tools made for Linux take a machine of ours for Linux: makedumpfile, drgn, gdb and crash, where there are any."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernelmm import gfp
+from kernelmm.machine import Machine
+from physmem import abi, address
+from physmem.dump import open_dump
+from physmem.image import open_image
+
+PG_LRU, PG_PRIVATE = 1 << abi.PG_lru, 1 << abi.PG_private
+CACHE, PRIVATE_CACHE, ANONYMOUS = 40, 7, 25
+
+
+def tool(name: str) -> Callable[..., str]:
+    """A way to call a tool that must succeed; its output."""
+
+    def call(*arguments: object) -> str:
+        command = [name, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    return call
+
+
+def needs(name: str) -> pytest.MarkDecorator:
+    """Skip where a tool is not installed (all of them come with Debian; drgn from PyPI)."""
+    return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
+
+
+def own(machine: Machine, count: int, flags: int, mapping: int) -> None:
+    """Allocate pages, and mark them as their owner would."""
+    for _ in range(count):
+        page = machine.alloc_page(gfp.GFP_HIGHUSER_MOVABLE)
+        assert page is not None
+        # Pages of zeros are another kind to makedumpfile.
+        machine.ram.write(machine.page_address(page) - machine.mm.page_offset, b"in use")
+        entry = machine.kernel.words(address.page_off(machine.mm, page), 8)
+        entry[abi.PAGE_FLAGS // 8] |= np.uint64(flags)
+        entry[abi.PAGE_MAPPING // 8] = mapping
+
+
+@pytest.fixture(scope="module")
+def machine() -> Machine:
+    """Two nodes, two CPUs, pages in use, and free ones on per-CPU lists."""
+    machine = Machine.boot("96M", nodes=2, cpus=2)
+    owner = machine.mm.page_offset + 0x1234000
+    own(machine, CACHE, PG_LRU, owner)
+    own(machine, PRIVATE_CACHE, PG_LRU | PG_PRIVATE, owner)
+    with machine.on_cpu(1):
+        own(machine, ANONYMOUS, PG_LRU, owner | 1)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def vmcore(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tools") / "m.vmcore"
+    machine.save(path)
+    return path
+
+
+@needs("makedumpfile")
+def test_makedumpfile_counts_as_we_do(machine: Machine, vmcore: Path, tmp_path: Path) -> None:
+    """What it leaves out of a dump, and what its dump still has."""
+    report = tool("makedumpfile")("--message-level", 16, "-d", 31, vmcore, tmp_path / "out")
+    counts = {name: int(value, 16) for name, value in re.findall(r"^ *(\w[\w -]+?) *: (0x[0-9a-f]+)$", report, re.M)}
+    assert counts["Free pages"] == machine.kernel.var("vm_stat", 0) + pending(machine)
+    assert counts["Non-private cache pages"] == CACHE
+    assert counts["Private cache pages"] == PRIVATE_CACHE
+    assert counts["User process data pages"] == ANONYMOUS
+    assert counts["Original pages"] == machine.ram.ranges.total() >> abi.PAGE_SHIFT
+    assert counts["Total pages"] == machine.dump.max_pfn
+    with open_image(tmp_path / "out") as dump:
+        # Of pages of zeros it keeps one for all.
+        kept = counts["Remaining pages"] + counts["Pages filled with zero"]
+        assert dump.ranges.total() >> abi.PAGE_SHIFT == kept
+        for start, end in dump.ranges:
+            assert dump.read(start, end - start) == machine.ram.read(start, end - start)
+    with open_dump(tmp_path / "out") as opened:
+        assert opened.info.release == "4.0.0-kernelmm"
+        assert opened.max_pfn == machine.dump.max_pfn
+
+
+def pending(machine: Machine) -> int:
+    """What the CPUs have not yet added to the number of free pages."""
+    kernel = machine.kernel
+    pagesets = [
+        kernel.per_cpu_ptr(kernel.get(zone.at, "zone.pageset"), cpu)
+        for zone in kernel.populated_zones()
+        for cpu in kernel.possible_cpus()
+    ]
+    return sum(kernel.get(pageset, "per_cpu_pageset.vm_stat_diff", 0) for pageset in pagesets)
+
+
+@needs("makedumpfile")
+def test_makedumpfile_finds_the_log(machine: Machine, vmcore: Path, tmp_path: Path) -> None:
+    tool("makedumpfile")("--dump-dmesg", vmcore, tmp_path / "log")
+    lines = [line.removeprefix("[    0.000000] ") for line in (tmp_path / "log").read_text().splitlines()]
+    assert lines == machine.dmesg().splitlines()
+
+
+DRGN = """
+import json
+regions = json.loads(input_text)
+print(json.dumps({name: prog.read(int(va), 64).hex() for name, va in regions.items()}))
+print(json.dumps(prog.read(0x1000000, 64, physical=True).hex()))
+"""
+
+
+@needs("drgn")
+@pytest.mark.parametrize("compressed", [False, True])
+def test_drgn_reads_the_same_bytes(machine: Machine, vmcore: Path, tmp_path: Path, compressed: bool) -> None:
+    """In the direct map, the kernel's image and the page array, with no debugging information."""
+    if compressed:
+        if shutil.which("makedumpfile") is None:
+            pytest.skip("makedumpfile is not installed")
+        tool("makedumpfile")("-c", "-d", 1, vmcore, tmp_path / "kdump")
+        vmcore = tmp_path / "kdump"
+    kernel = machine.kernel
+    zone = kernel.zone(1, 1)
+    regions = {
+        "direct map": zone.at,
+        "text": kernel.symbols["_stext"],
+        "data": kernel.symbols["init_uts_ns"],
+        "page array": machine.pfn_to_page(kernel.get(zone.at, "zone.zone_start_pfn") + 5),
+    }
+    script = tmp_path / "script.py"
+    script.write_text(f"input_text = {json.dumps(json.dumps(regions))}\n{DRGN}")
+    output = tool("drgn")("-q", "-c", vmcore, "--no-default-symbols", script).splitlines()
+    assert json.loads(output[-2]) == {name: machine.dump.read(va, 64).hex() for name, va in regions.items()}
+    assert json.loads(output[-1]) == machine.ram.read(0x1000000, 64).hex()
+
+
+@needs("gdb")
+def test_gdb_reads_it(machine: Machine, vmcore: Path) -> None:
+    """Through the direct map; each CPU is a thread."""
+    va = machine.kernel.zone(0, 1).at
+    output = tool("gdb")("-q", "-batch", "-ex", f"core-file {vmcore}", "-ex", f"x/2gx {va:#x}", "-ex", "info threads")
+    words = machine.kernel.words(va - machine.mm.page_offset, 2).tolist()
+    assert f"{va:#x}:\t{words[0]:#018x}\t{words[1]:#018x}" in output
+    assert "LWP 1" in output
+    assert "LWP 2" in output
+
+
+@needs("crash")
+@needs("makedumpfile")
+def test_crash_knows_the_kernel(vmcore: Path, tmp_path: Path) -> None:
+    """By its release.  To analyse a dump it wants the kernel's debugging information, of which there is none."""
+    tool("makedumpfile")("-d", 31, vmcore, tmp_path / "out")
+    assert tool("crash")("--osrelease", tmp_path / "out").splitlines()[-1] == "4.0.0-kernelmm"
