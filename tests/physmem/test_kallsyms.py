@@ -151,7 +151,7 @@ def test_tokens_before_names(makers: ModuleType) -> None:
         read_kallsyms(backwards, memory_of(made), {"_stext": STEXT})
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 1 << 32))
 def test_any_tables_are_read_or_refused(makers: ModuleType, seed: int) -> None:
     chance = random.Random(seed)
