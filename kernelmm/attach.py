@@ -251,6 +251,8 @@ def require_present(mm: Mm, dump: Dump) -> None:
         if gap is not None:
             raise AbsentError(gap, size, what)
 
+    if 1 << mm.memmap_shift < abi.SIZEOF_PAGE << (abi.MAX_ORDER - 1):
+        raise UnsupportedError("not modelled: a page array in pieces smaller than the entries of a largest block")
     if max(dump.pgdats) > 63:
         raise UnsupportedError("not modelled: node ids above 63")
     for nid, pgdat in dump.pgdats.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kernelmm import gfp
-from kernelmm.attach import numbers
+from kernelmm.attach import numbers, task_stack
 from kernelmm.bringup import pagesets, tables, zonelists
 from kernelmm.bringup.deferred import DeferredRam
 from kernelmm.bringup.kernel import N_CPU, N_ONLINE, N_POSSIBLE, Kernel, Zone
@@ -21,15 +21,17 @@ from kernelmm.bringup.memblock import Memblock
 from kernelmm.bringup.memmap import memmap_init_zone
 from kernelmm.bringup.printk import printk
 from kernelmm.bringup.release import dma_contiguous_reserve, free_all_bootmem, init_cma_reserved_areas
+from kernelmm.bringup.rounding import div_round_up, round_down, round_up
 from kernelmm.bringup.sections import memory_present, sparse_init
 from kernelmm.bringup.sysctl import ZONELIST_ORDERS
+from kernelmm.bringup.variables import KERNEL_STACK_OFFSET, THREAD_SIZE
 from kernelmm.bringup.vmcoreinfo import crash_save_vmcoreinfo_init, vmcoreinfo
 from kernelmm.bringup.watermarks import init_per_zone_wmark_min
 from kernelmm.bringup.zones import find_dma_reserve, zone_sizes_init
 from kernelmm.core.mm import Mm
 from physmem.dump import Dump
 from physmem.e820 import MemoryMap
-from physmem.errors import UsageError
+from physmem.errors import UnsupportedError, UsageError
 from physmem.image import VmcoreInfo
 from physmem.image.vmcoreinfo import encode
 from physmem.ram import Ram
@@ -94,10 +96,12 @@ def boot(config: BootConfig) -> Booted:
     """Bring a machine up until its pages are free.
 
     :raises UsageError: there cannot be such a machine, or it has too little memory to boot
+    :raises UnsupportedError: the kernel's build is not one that can be booted here
     """
+    _check(config)
     if config.mem:
         config = replace(config, memory=config.memory.limited(config.mem), mem=0)
-    _check(config)
+    _check_nodes(config)
     frames = whole_frames(config.memory)
     image = link(config.kernel, _load_address(frames, config.kernel))
     ram = (DeferredRam if config.deferred else Ram)(frames.end, frames)
@@ -114,6 +118,11 @@ def boot(config: BootConfig) -> Booted:
 
 
 def _check(config: BootConfig) -> None:
+    if not config.kernel.sparsemem_vmemmap:
+        raise UnsupportedError("not modelled: booting a kernel without a virtual memory map (SPARSEMEM_VMEMMAP)")
+    for name in ("mem", "kernelcore", "movablecore", "cma"):
+        if getattr(config, name) < 0:
+            raise UsageError(f"{name}={getattr(config, name)}: less than nothing")
     if config.zonelist_order not in ZONELIST_ORDERS:
         raise UsageError(f"zonelist order {config.zonelist_order!r}: there are {', '.join(ZONELIST_ORDERS)}")
     most, nodes = config.kernel.nr_cpus, config.kernel.max_numnodes
@@ -121,6 +130,9 @@ def _check(config: BootConfig) -> None:
         raise UsageError(f"{config.cpus} CPUs: the kernel is built for 1 to {most}")
     if len(config.memory.nodes) > nodes:
         raise UsageError(f"{len(config.memory.nodes)} nodes: the kernel is built for at most {nodes}")
+
+
+def _check_nodes(config: BootConfig) -> None:
     for nid, node in enumerate(config.memory.nodes):
         size = (config.memory.usable & node).total()
         if len(config.memory.nodes) > 1 and size < _NODE_MIN_SIZE:
@@ -129,7 +141,7 @@ def _check(config: BootConfig) -> None:
 
 def whole_frames(memory: MemoryMap) -> Ranges:
     """The page frames that are RAM throughout, as physical ranges."""
-    rounded = ((-(-start // PAGE_SIZE) * PAGE_SIZE, end // PAGE_SIZE * PAGE_SIZE) for start, end in memory.usable)
+    rounded = ((round_up(start, PAGE_SIZE), round_down(end, PAGE_SIZE)) for start, end in memory.usable)
     return Ranges((start, end) for start, end in rounded if start < end)
 
 
@@ -180,7 +192,7 @@ def initmem_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None
     kernel.ram.write(at, table)
     kernel.set_var("numa_distance", kernel.va(at))
     kernel.set_var("numa_distance_cnt", len(nodes))
-    size = -(-kernel.layout.sizeof("pglist_data") // PAGE_SIZE) * PAGE_SIZE
+    size = round_up(kernel.layout.sizeof("pglist_data"), PAGE_SIZE)
     for nid in range(len(nodes)):
         pgdat = memblock.alloc(size, nid=nid, what=f"node {nid}")
         kernel.set_var("node_data", kernel.va(pgdat), nid)
@@ -205,37 +217,44 @@ def paging_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
 
 
 def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig) -> Dump:
-    """``start_kernel``, from ``setup_per_cpu_areas`` on, and the initcalls."""
+    """``start_kernel``, from ``setup_per_cpu_areas`` on."""
+    # As the kernel does with CPUs of which the firmware tells no node: they take turns.
+    node_of = [cpu % len(config.memory.nodes) for cpu in range(config.cpus)]
     set_cpus(kernel, config.cpus, ("possible", "present"))
     set_cpus(kernel, 1, ("online",))
-    nodes = len(config.memory.nodes)
-    node_of = [cpu % nodes for cpu in range(config.cpus)]
     pagesets.setup_per_cpu_areas(kernel, memblock, node_of)
+    top = kernel.symbols["init_thread_union"] + THREAD_SIZE - KERNEL_STACK_OFFSET
+    kernel.set_var("kernel_stack", top, cpu=0)
+    prandom_init(kernel)
     if kernel.numa:
         kernel.set_var("user_zonelist_order", ZONELIST_ORDERS[config.zonelist_order])
     zonelists.build_all_zonelists(kernel)
     order = "Node" if kernel.var("current_zonelist_order") == zonelists.ZONELIST_ORDER_NODE else "Zone"
     grouping = "off" if kernel.var("page_group_by_mobility_disabled") else "on"
-    total = kernel.var("vm_total_pages")
-    printk(kernel, f"Built {nodes} zonelists in {order} order, mobility grouping {grouping}.  Total pages: {total}")
+    built = f"Built {len(kernel.nodes())} zonelists in {order} order, mobility grouping {grouping}"
+    printk(kernel, f"{built}.  Total pages: {kernel.var('vm_total_pages')}")
     memblock.store(kernel)
-    prandom_init(kernel)
     dump = start_mm(kernel, config.cpus)
-    free_kbytes = free_all_bootmem(kernel, memblock) * PAGE_SIZE >> 10
+    free = free_all_bootmem(kernel, memblock) * PAGE_SIZE >> 10
     present = sum(kernel.get(zone.at, "zone.present_pages") for zone in kernel.zones()) * PAGE_SIZE >> 10
-    printk(kernel, f"Memory: {free_kbytes}K/{present}K available ({present - free_kbytes}K reserved)")
+    printk(kernel, f"Memory: {free}K/{present}K available ({present - free}K reserved)")
     pagesets.setup_per_cpu_pageset(kernel)
-    # kernel_init: all CPUs are brought up, and from then on everybody may wait and do I/O.
+    kernel_init(kernel, config, node_of)
+    return dump
+
+
+def kernel_init(kernel: Kernel, config: BootConfig, node_of: list[int]) -> None:
+    """``kernel_init``: the other CPUs, and the initcalls."""
+    # From now on anybody may wait and do I/O.
+    kernel.set_var("gfp_allowed_mask", gfp.__GFP_BITS_MASK)
     set_cpus(kernel, config.cpus, ("online",))
     for cpu, nid in enumerate(node_of):
         kernel.node_set_state(nid, N_CPU)
         if kernel.numa:
             kernel.set_var("node_to_cpumask_map", kernel.var("node_to_cpumask_map", nid) | 1 << cpu, nid)
-    kernel.set_var("gfp_allowed_mask", gfp.__GFP_BITS_MASK)
     if config.cma:
         init_cma_reserved_areas(kernel)
     init_per_zone_wmark_min(kernel)
-    return dump
 
 
 def set_cpus(kernel: Kernel, count: int, masks: tuple[str, ...]) -> None:
@@ -243,7 +262,7 @@ def set_cpus(kernel: Kernel, count: int, masks: tuple[str, ...]) -> None:
     if kernel.smp:
         kernel.set_var("nr_cpu_ids", max(count, kernel.var("nr_cpu_ids")))
     for mask in masks:
-        for word in range(-(-count // 64)):
+        for word in range(div_round_up(count, 64)):
             kernel.set_var(f"cpu_{mask}_bits", (1 << min(64, count - 64 * word)) - 1, word)
 
 
@@ -254,7 +273,7 @@ def prandom_init(kernel: Kernel) -> None:
         for i, least in enumerate((2, 8, 16, 128)):
             value = value * 69069 & 0xFFFFFFFF
             value = value + least if value < least else value
-            kernel.set_var("net_rand_state", value, i, cpu=cpu if kernel.smp else None)
+            kernel.set_var("net_rand_state", value, i, cpu)
 
 
 def start_mm(kernel: Kernel, cpus: int) -> Dump:
@@ -266,7 +285,7 @@ def start_mm(kernel: Kernel, cpus: int) -> Dump:
     image = LiveImage(kernel.ram, cpus, text)
     dump = Dump(image, VmcoreInfo(image.vmcoreinfo), kernel.layout, kernel.symbols, kernel.ram)
     mm = Mm(kernel.ram, dump.space(kernel.ram), numbers(dump))
-    mm.stack = kernel.symbols["init_thread_union"]
+    mm.stack = task_stack(mm, dump)
     mm.deferred = kernel.ram if isinstance(kernel.ram, DeferredRam) else None
     kernel.start(mm)
     return dump

@@ -67,26 +67,34 @@ def _token_tables(memory: PhysicalMemory, start: int) -> Iterator[tuple[int, int
             data = memory.read(begin, min(last, phys + _PIECE + _MAX_TABLE) - begin)
             at = data.find(_DIGITS, phys - begin)
             while 0 <= at < phys - begin + _PIECE:
-                found = _token_table(data, at)
-                if found is not None and (begin + found[0]) % 8 == 0:
+                found = _token_table(data, at, begin % 8)
+                if found is not None:
                     yield begin + found[0], begin + found[1]
                 at = data.find(_DIGITS, at + 1)
 
 
-def _token_table(data: bytes, digits: int) -> tuple[int, int] | None:
-    """Where the table begins whose token "0" is at ``digits``, and where its index; None if there is no index."""
-    table = digits
-    for _ in range(ord("0")):
-        table = data.rfind(b"\0", 0, table - 1) + 1
-        if table == 0:
+def _token_table(data: bytes, digits: int, skew: int) -> tuple[int, int] | None:
+    """Where the table begins whose token "0" is at ``digits``, and where its index; None if there is no index.
+
+    :param skew: what is to be added to a place to know whether it is aligned
+    """
+    second = digits
+    for _ in range(ord("0") - 1):
+        second = data.rfind(b"\0", 0, max(second - 1, 0)) + 1
+    end = digits
+    for _ in range(TOKENS - ord("0")):
+        end = data.find(b"\0", end) + 1
+        if end == 0:
             return None
+    index = _aligned(end + skew) - skew
+    # What is in front of the first token may be anything: where it begins, the index says.
+    table = second - int.from_bytes(data[index + 2 : index + 4], "little")
+    if table < 0 or (table + skew) % 8 or end - table >= 1 << 16:
+        return None
     firsts = [0]
-    for _ in range(TOKENS):
+    for _ in range(TOKENS - 1):
         firsts.append(data.find(b"\0", table + firsts[-1]) + 1 - table)
-        if firsts[-1] <= firsts[-2]:
-            return None
-    index = table + _aligned(firsts.pop())
-    if firsts[-1] >= 1 << 16 or data[index : index + 2 * TOKENS] != np.array(firsts, "<u2").tobytes():
+    if data[index : index + 2 * TOKENS] != np.array(firsts, "<u2").tobytes():
         return None
     return table, index
 

@@ -109,7 +109,7 @@ def is_canonical(va: int, levels: int = 4) -> bool:
 
 
 def steps(memory: PhysicalMemory, pgd: int, va: int, levels: int = 4) -> Iterator[Step]:
-    """Translate ``va`` by the tables whose top is at physical ``pgd``, one level at a time; raises as :func:`walk` does.
+    """Translate ``va`` by the tables whose top is at physical ``pgd``, one level at a time; raises as :func:`walk`.
 
     The last step's entry is not present, or maps the address.
     """

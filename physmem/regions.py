@@ -71,10 +71,11 @@ class KernelImage:
         return self.start <= va < self.start + self.size
 
     def phys(self, va: int) -> int:
-        """Physical address behind an address of the image; AddressError if it is none."""
-        if va not in self:
+        """Physical address behind an address of the image; AddressError if there is none."""
+        phys = va - self.start + self.phys_base
+        if va not in self or phys < 0:
             raise AddressError(va, "not in the kernel's image")
-        return va - self.start + self.phys_base
+        return phys
 
     def read(self, va: int, size: int) -> bytes:
         """``size`` bytes of the image; AddressError, AbsentError."""

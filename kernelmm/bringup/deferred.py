@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kernelmm.bringup.rounding import div_round_up
 from physmem import abi
 from physmem.errors import AddressError
 from physmem.ram import Ram
@@ -108,7 +109,7 @@ class DeferredRam(Ram):
         data = bytearray(self.as_u8[phys : phys + size])
         for span in spans:
             start, end = max(phys, span.phys), min(phys + size, span.end)
-            first, last = (start - span.phys) // _BLOCK_BYTES, -(-(end - span.phys) // _BLOCK_BYTES)
+            first, last = (start - span.phys) // _BLOCK_BYTES, div_round_up(end - span.phys, _BLOCK_BYTES)
             blocks = self._blocks(span, first, last).copy()
             self._initialise(blocks, span, first)
             skip = start - span.phys - first * _BLOCK_BYTES

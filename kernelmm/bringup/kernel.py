@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from kernelmm.bringup.rounding import div_round_up
 from kernelmm.bringup.variables import SCALARS, VARIABLES
 from kernelmm.core.mm import Mm
 from physmem.dump import Dump
@@ -184,7 +185,7 @@ class Kernel:
         """``for_each_node_state``: the ids of the nodes in a state, ascending."""
         if not self.numa:
             return [0]
-        words = -(-self.layout.constant("MAX_NUMNODES") // 64)
+        words = div_round_up(self.layout.constant("MAX_NUMNODES"), 64)
         return [
             64 * i + bit
             for i in range(words)
@@ -194,7 +195,7 @@ class Kernel:
 
     def node_set_state(self, nid: int, state: int) -> None:
         """``node_set_state``."""
-        words = -(-self.layout.constant("MAX_NUMNODES") // 64)
+        words = div_round_up(self.layout.constant("MAX_NUMNODES"), 64)
         at = state * words + nid // 64
         self.set_var("node_states", self.var("node_states", at) | 1 << nid % 64, at)
 

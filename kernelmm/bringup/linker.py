@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from kernelmm.bringup.kernel import Kernel
+from kernelmm.bringup.rounding import div_round_up, round_up
 from kernelmm.bringup.variables import SCALARS, VARIABLES, initial_jiffies
 from physmem.structs.layout import Layout
 from physmem.structs.linux_4_0 import Config, layout
@@ -93,7 +94,7 @@ class _Cursor:
         self.address += size
 
     def align(self, align: int) -> None:
-        self.address = -(-self.address // align) * align
+        self.address = round_up(self.address, align)
 
 
 @cache
@@ -147,7 +148,7 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
 
     symbols = here.symbols | (percpu.symbols if config.smp else {})
     symbols |= {alias: symbols[name] for alias, name in _ALIASES.items()}
-    words = -(-structs.constant("MAX_NUMNODES") // 64)
+    words = div_round_up(structs.constant("MAX_NUMNODES"), 64)
     symbols["node_online_map"] = symbols["node_states"] + 8 * words
     end = here.address - structs.constant("__START_KERNEL_map")
     return LinkMap(structs, start, end, Symbols(symbols, "link map"))

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from kernelmm.bringup.kernel import Kernel
+from kernelmm.bringup.rounding import div_round_up, round_down
 from physmem.errors import UsageError
 from physmem.ranges import Ranges
 
@@ -87,7 +88,7 @@ class Memblock:
     def pfn_ranges(self, nid: int | None = None) -> Iterator[tuple[int, int, int]]:
         """``for_each_mem_pfn_range``: (first PFN, end PFN, node) of the memory of a node, or of all, in whole pages."""
         for region in self.memory:
-            start, end = -(-region.start // PAGE_SIZE), region.end // PAGE_SIZE
+            start, end = div_round_up(region.start, PAGE_SIZE), region.end // PAGE_SIZE
             if start < end and nid in (None, region.nid):
                 yield start, end, region.nid
 
@@ -112,7 +113,7 @@ class Memblock:
         start = max(start, PAGE_SIZE)
         for low, high in reversed(list(self.free_ranges(nid))):
             low, high = max(low, start), min(high, end)
-            candidate = (high - size) // align * align
+            candidate = round_down(high - size, align)
             if low < high and candidate >= low:
                 return candidate
         return None

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from kernelmm.bringup.deferred import BLOCK, DeferredRam, Span, fill
 from kernelmm.bringup.kernel import Kernel, Zone
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.rounding import div_round_up, round_down, round_up
 from kernelmm.bringup.sections import present_sections, section_ptr
 from physmem import abi
 from physmem.ranges import Ranges
@@ -61,7 +62,7 @@ def memmap_init_zone(kernel: Kernel, memblock: Memblock, zone: Zone, start_pfn: 
 
 def _init_run(kernel: Kernel, first: int, last: int, phys: int, flags: int) -> None:
     """Initialise, or defer, the contiguous entries of pages [first, last), which begin at ``phys``."""
-    low, high = -(-first // BLOCK) * BLOCK, last // BLOCK * BLOCK
+    low, high = round_up(first, BLOCK), round_down(last, BLOCK)
     if not isinstance(kernel.ram, DeferredRam) or low >= high:
         low = high = last
     for begin, end in ((first, low), (high, last)):
@@ -94,7 +95,7 @@ def set_pageblocks_movable(kernel: Kernel, start_pfn: int, end_pfn: int) -> None
     shift = kernel.layout.constant("PFN_SECTION_SHIFT")
     for nr in range(start_pfn >> shift, (end_pfn - 1 >> shift) + 1):
         low, high = max(start_pfn, nr << shift), min(end_pfn, nr + 1 << shift)
-        first, last = (-(-(pfn - (nr << shift)) // abi.PAGEBLOCK_NR_PAGES) for pfn in (low, high))
+        first, last = (div_round_up(pfn - (nr << shift), abi.PAGEBLOCK_NR_PAGES) for pfn in (low, high))
         bits = _movable(1 << shift, first, last)
         usemap = kernel.get(section_ptr(kernel, nr), "mem_section.pageblock_flags")
         kernel.words(kernel.phys(usemap), len(bits))[:] |= bits

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from kernelmm.bringup.kernel import Kernel, Zone
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.rounding import div_round_up, round_up
 
 __all__ = [
     "pageset_set_high_and_batch",
@@ -41,13 +42,13 @@ def setup_per_cpu_areas(kernel: Kernel, memblock: Memblock, node_of: list[int]) 
         area = memblock.alloc(32 << 10, PAGE_SIZE, what="the per-CPU area")
         kernel.set_var("pcpu_base_addr", kernel.va(area))
         return
-    used = -(-(kernel.symbols["__per_cpu_end"] + DYNAMIC_RESERVE) // PAGE_SIZE) * PAGE_SIZE
+    used = round_up(kernel.symbols["__per_cpu_end"] + DYNAMIC_RESERVE, PAGE_SIZE)
     units = units_per_allocation(used, node_of)
     size = PMD_SIZE // units
     base: dict[int, int] = {}
     for nid in sorted(set(node_of)):
         cpus = [cpu for cpu, node in enumerate(node_of) if node == nid]
-        total = -(-len(cpus) // units) * PMD_SIZE
+        total = div_round_up(len(cpus), units) * PMD_SIZE
         area = memblock.alloc(total, PMD_SIZE, nid, MAX_DMA_ADDRESS, what=f"the per-CPU areas of node {nid}")
         for i, cpu in enumerate(cpus):
             base[cpu] = area + i * size
@@ -75,7 +76,7 @@ def units_per_allocation(used: int, node_of: list[int]) -> int:
     for units in range(PMD_SIZE // smallest, 0, -1):
         if PMD_SIZE % units or PMD_SIZE // units % PAGE_SIZE:
             continue
-        allocations = sum(-(-node_of.count(nid) // units) for nid in set(node_of))
+        allocations = sum(div_round_up(node_of.count(nid), units) for nid in set(node_of))
         if allocations * units - len(node_of) > len(node_of) // 3:
             continue
         if fewest is not None and allocations > fewest:

@@ -11,6 +11,7 @@ import struct
 
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.linker import LOG_BUF_LEN
+from kernelmm.bringup.rounding import round_up
 
 __all__ = ["log", "printk"]
 
@@ -23,7 +24,7 @@ _INFO = 6 << 5
 def printk(kernel: Kernel, text: str) -> None:
     """Add a line to the log; what does not fit is lost.  No time passes while a machine of ours boots."""
     data = text.encode()
-    size = -(-(_HEADER.size + len(data)) // _ALIGN) * _ALIGN
+    size = round_up(_HEADER.size + len(data), _ALIGN)
     at = kernel.var("log_next_idx")
     # The kernel leaves room for a last header, which says that the log goes on at its beginning.
     if at + size + _HEADER.size > LOG_BUF_LEN:

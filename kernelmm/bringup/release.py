@@ -15,6 +15,7 @@ from kernelmm.bringup.deferred import BLOCK, DeferredRam
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.memblock import Memblock
 from kernelmm.bringup.memmap import write_out
+from kernelmm.bringup.rounding import div_round_up, round_down, round_up
 from kernelmm.core import entry, mmzone, page, vmstat
 from kernelmm.core.free import __free_pages as free_pages
 from physmem import abi, address, list_head
@@ -38,7 +39,7 @@ def free_all_bootmem(kernel: Kernel, memblock: Memblock) -> int:
         kernel.set(zone.at, "zone.managed_pages", 0)
     pages = 0
     for start, end in memblock.free_ranges():
-        start_pfn, end_pfn = -(-start // PAGE_SIZE), end // PAGE_SIZE
+        start_pfn, end_pfn = div_round_up(start, PAGE_SIZE), end // PAGE_SIZE
         if start_pfn < end_pfn:
             free_pages_memory(kernel, start_pfn, end_pfn)
             pages += end_pfn - start_pfn
@@ -53,7 +54,7 @@ def free_pages_memory(kernel: Kernel, start: int, end: int) -> None:
         while start + (1 << order) > end:
             order -= 1
         if order == LARGEST:
-            start += _free_largest_blocks(kernel, start, end // BLOCK * BLOCK)
+            start += _free_largest_blocks(kernel, start, round_down(end, BLOCK))
         else:
             free_pages_bootmem(kernel, start, order)
             start += 1 << order
@@ -152,7 +153,7 @@ def dma_contiguous_reserve(kernel: Kernel, memblock: Memblock, size: int) -> Non
     :param size: bytes; rounded up to blocks of the largest order
     """
     align = PAGE_SIZE * BLOCK
-    size = -(-size // align) * align
+    size = round_up(size, align)
     base = memblock.find_in_range(0, memblock.end, size, align)
     if base is None:
         raise UsageError(f"cma={size:#x}: there is no such piece of memory")
@@ -172,7 +173,7 @@ def init_cma_reserved_areas(kernel: Kernel) -> None:
         area = kernel.symbols["cma_areas"] + i * kernel.layout.sizeof("cma")
         base, count = kernel.get(area, "cma.base_pfn"), kernel.get(area, "cma.count")
         # The bitmap is a slab's in Linux; here it has pages of its own.
-        pages = -(-count // 8 // PAGE_SIZE)
+        pages = div_round_up(count, 8 * PAGE_SIZE)
         bitmap = entry.__get_free_pages(kernel.mm, gfp.GFP_KERNEL | gfp.__GFP_ZERO, (pages - 1).bit_length())
         kernel.set(area, "cma.bitmap", bitmap)
         zones = {_zone(kernel, pfn) for pfn in (base, base + count - 1)}

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelmm.bringup.kernel import Kernel, Zone
+from kernelmm.bringup.rounding import div_round_up, round_up
 from kernelmm.core import mmzone, mobility
 from physmem import abi, address
 
@@ -27,7 +28,7 @@ def setup_zone_migrate_reserve(kernel: Kernel, zone: Zone) -> None:
     The caller holds ``zone->lock``.
     """
     mm, at = kernel.mm, zone.at
-    blocks = -(-kernel.wmark(zone, WMARK_MIN) // abi.PAGEBLOCK_NR_PAGES)
+    blocks = div_round_up(kernel.wmark(zone, WMARK_MIN), abi.PAGEBLOCK_NR_PAGES)
     reserve = min(MAX_BLOCKS, blocks)
     old = kernel.get(at, "zone.nr_migrate_reserve_block")
     if reserve == old:
@@ -35,7 +36,7 @@ def setup_zone_migrate_reserve(kernel: Kernel, zone: Zone) -> None:
     kernel.set(at, "zone.nr_migrate_reserve_block", reserve)
     start = kernel.get(at, "zone.zone_start_pfn")
     end = start + kernel.get(at, "zone.spanned_pages")
-    for pfn in range(-(-start // abi.PAGEBLOCK_NR_PAGES) * abi.PAGEBLOCK_NR_PAGES, end, abi.PAGEBLOCK_NR_PAGES):
+    for pfn in range(round_up(start, abi.PAGEBLOCK_NR_PAGES), end, abi.PAGEBLOCK_NR_PAGES):
         if not address.pfn_has_page(mm, pfn) or _nid(kernel, pfn) != zone.nid:
             continue
         kind = mmzone.pageblock_migratetype(mm, pfn)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.rounding import div_round_up
 from kernelmm.bringup.tables import vmemmap_populate
 
 __all__ = ["memory_present", "present_sections", "section_ptr", "sparse_init", "sparse_init_one_section"]
@@ -78,7 +79,7 @@ def sparse_init(kernel: Kernel, memblock: Memblock) -> None:
     What the sections of a node need is allocated in one piece.  The page array is on the sections' node.
     The usemaps are all on node 0: the kernel takes the node's number from a pgdat that nobody has filled yet.
     """
-    usemap_size = -(-kernel.layout.constant("SECTION_BLOCKFLAGS_BITS") // 64) * 8
+    usemap_size = div_round_up(kernel.layout.constant("SECTION_BLOCKFLAGS_BITS"), 64) * 8
     sections = present_sections(kernel)
     at = {nr: section_ptr(kernel, nr) for nr in sections}
 

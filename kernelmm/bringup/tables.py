@@ -17,6 +17,7 @@ import numpy as np
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.linker import EARLY_PGT_PAGES
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.rounding import round_down, round_up
 from physmem.errors import UsageError
 from physmem.paging import LARGE, PRESENT, PTE_ADDRESS
 
@@ -108,17 +109,17 @@ def split_mem_range(start: int, end: int, memblock: Memblock, gbpages: bool = Tr
     1 GiB in the middle, then outwards 2 MiB and 4 KiB, as alignment allows; but an edge gets larger
     pages after all if there is memory all around it.
     """
-    head = min(_up(start, PMD_SIZE), end)
-    middle = max(head, min(_up(head, PUD_SIZE), _down(end, PMD_SIZE)))
-    after = max(middle, _down(end, PUD_SIZE))
-    tail = max(after, _down(end, PMD_SIZE))
+    head = min(round_up(start, PMD_SIZE), end)
+    middle = max(head, min(round_up(head, PUD_SIZE), round_down(end, PMD_SIZE)))
+    after = max(middle, round_down(end, PUD_SIZE))
+    tail = max(after, round_down(end, PMD_SIZE))
     cuts = pairwise((start, head, middle, after, tail, end))
     pieces: list[Piece] = []
     for (low, high), shift in zip(cuts, (PAGE_SHIFT, PMD_SHIFT, PUD_SHIFT, PMD_SHIFT, PAGE_SHIFT), strict=True):
         if low == high:
             continue
         for larger in (PMD_SHIFT, PUD_SHIFT):
-            if shift < larger and memblock.is_memory(_down(low, 1 << larger), _up(high, 1 << larger)):
+            if shift < larger and memblock.is_memory(round_down(low, 1 << larger), round_up(high, 1 << larger)):
                 shift = larger
         shift = min(shift, PUD_SHIFT if gbpages else PMD_SHIFT)
         if pieces and pieces[-1].shift == shift:
@@ -189,7 +190,7 @@ class _DirectMap:
         self.highest, self.lowest = 0, real_end
         mapped, step = 0, PMD_SIZE
         while last > map_start:
-            start = max(_down(last - 1, step), map_start) if last > step else map_start
+            start = max(round_down(last - 1, step), map_start) if last > step else map_start
             mapped += self.init_range_memory_mapping(start, last)
             self.lowest = last = start
             if mapped >= step:
@@ -206,7 +207,7 @@ def vmemmap_populate(kernel: Kernel, start: int, end: int, alloc_table: _AllocTa
     :param alloc_block: gives that of 2 MiB, aligned to their size
     """
     top = kernel.phys(kernel.symbols["init_level4_pgt"])
-    for va in range(_down(start, PMD_SIZE), end, PMD_SIZE):
+    for va in range(round_down(start, PMD_SIZE), end, PMD_SIZE):
         table = top
         for level in (PGD_SHIFT, PUD_SHIFT):
             entries = kernel.words(table, 512)
@@ -217,11 +218,3 @@ def vmemmap_populate(kernel: Kernel, start: int, end: int, alloc_table: _AllocTa
         pmds = kernel.words(table, 512)
         if not pmds[va >> PMD_SHIFT & 511]:
             pmds[va >> PMD_SHIFT & 511] = alloc_block() | PAGE_KERNEL_LARGE
-
-
-def _down(value: int, size: int) -> int:
-    return value // size * size
-
-
-def _up(value: int, size: int) -> int:
-    return -(-value // size) * size

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kernelmm import gfp
+from kernelmm.bringup.rounding import div_round_up
 from physmem.structs.layout import Layout
 
 __all__ = ["SCALARS", "VARIABLES", "Variable", "initial_jiffies"]
@@ -30,7 +31,9 @@ SCALARS = {
 
 CACHE_LINE = 64
 PAGE_SIZE = 4096
+#: Bytes of a task's stack, and how far below its end it is used from (KERNEL_STACK_OFFSET).
 THREAD_SIZE = 16384
+KERNEL_STACK_OFFSET = 40
 #: Regions that memblock has room for before it allocates.
 INIT_MEMBLOCK_REGIONS = 128
 #: CONFIG_CMA_AREAS, and the default area.
@@ -80,7 +83,7 @@ class Variable:
 
 def _mask_words(constant: str) -> Callable[[Layout], int]:
     """Words of a ``nodemask_t`` or ``cpumask_t``."""
-    return lambda layout: -(-layout.constant(constant) // 64)
+    return lambda layout: div_round_up(layout.constant(constant), 64)
 
 
 def _zone_stat_items(layout: Layout) -> int:
@@ -150,8 +153,9 @@ VARIABLES = (
     Variable("__per_cpu_offset", "unsigned long", "NR_CPUS", align=CACHE_LINE, only="smp"),
     Variable("this_cpu_off", "unsigned long", percpu=True, only="smp"),
     Variable("cpu_number", "int", percpu=True, only="smp"),
-    # the first task's stack
+    # the first task's stack, and where the running task's begins
     Variable("init_thread_union", "char", THREAD_SIZE, align=THREAD_SIZE),
+    Variable("kernel_stack", "unsigned long", percpu=True),
     # early boot
     Variable("phys_base", "unsigned long"),
     Variable("max_pfn", "unsigned long"),

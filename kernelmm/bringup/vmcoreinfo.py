@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kernelmm.bringup.kernel import Kernel
+from kernelmm.bringup.rounding import div_round_up
 from physmem.image import notes
 from physmem.structs.layout import Layout
 from physmem.symbols import Symbols
@@ -68,7 +69,7 @@ def _structs(layout: Layout) -> Iterator[tuple[str, str]]:
         yield from offsets("mem_section", "section_mem_map")
     for tag in ("page", "pglist_data", "zone", "free_area", "list_head"):
         yield f"SIZE({tag})", str(layout.sizeof(tag))
-    yield "SIZE(nodemask_t)", str(-(-layout.constant("MAX_NUMNODES") // 64) * 8)
+    yield "SIZE(nodemask_t)", str(div_round_up(layout.constant("MAX_NUMNODES"), 64) * 8)
     yield from offsets("page", "flags", "_count", "mapping", "lru", "_mapcount", "private")
     flat = () if sparse else ("node_mem_map",)
     yield from offsets(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from kernelmm.bringup.kernel import N_MEMORY, Kernel, Zone
 from kernelmm.bringup.pagesets import setup_boot_pagesets
+from kernelmm.bringup.rounding import div_round_up
 
 __all__ = [
     "ZONELIST_ORDER_DEFAULT",
@@ -136,7 +137,7 @@ def _find_next_best_node(kernel: Kernel, local: int, used: list[int]) -> int | N
         return local
     candidates = [node for node in kernel.nodes(N_MEMORY) if node not in used]
     max_load = kernel.var("nr_online_nodes") * kernel.layout.constant("MAX_NUMNODES")
-    words = -(-kernel.layout.constant("NR_CPUS") // 64)
+    words = div_round_up(kernel.layout.constant("NR_CPUS"), 64)
 
     def cost(node: int) -> int:
         value = node_distance(kernel, local, node) + (node < local)

@@ -15,6 +15,7 @@ import numpy as np
 
 from kernelmm.bringup.kernel import N_MEMORY, N_ONLINE, Kernel, Zone
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.rounding import div_round_up, round_up
 from physmem.errors import UsageError
 
 __all__ = [
@@ -52,7 +53,7 @@ def find_dma_reserve(kernel: Kernel, memblock: Memblock) -> None:
     pages = sum(min(end, MAX_DMA_PFN) - min(start, MAX_DMA_PFN) for start, end, _ in memblock.pfn_ranges())
     free = 0
     for start, end in memblock.free_ranges():
-        free += max(0, min(end // PAGE_SIZE, MAX_DMA_PFN) - min(-(-start // PAGE_SIZE), MAX_DMA_PFN))
+        free += max(0, min(end // PAGE_SIZE, MAX_DMA_PFN) - min(div_round_up(start, PAGE_SIZE), MAX_DMA_PFN))
     kernel.set_var("dma_reserve", pages - free)
 
 
@@ -94,7 +95,7 @@ def find_zone_movable_pfns_for_nodes(kernel: Kernel, memblock: Memblock) -> None
     required = kernel.var("required_kernelcore")
     movablecore = kernel.var("required_movablecore")
     if movablecore:
-        movablecore = _up(movablecore, max_order_nr_pages)
+        movablecore = round_up(movablecore, max_order_nr_pages)
         total = sum(end - start for start, end, _ in ranges)
         if movablecore > total:
             raise UsageError(f"movablecore={movablecore * PAGE_SIZE:#x}: the machine has {total * PAGE_SIZE:#x} bytes")
@@ -131,7 +132,7 @@ def find_zone_movable_pfns_for_nodes(kernel: Kernel, memblock: Memblock) -> None
         if required <= usable_nodes - 1:
             break
     for nid, begin in begins.items():
-        kernel.set_var("zone_movable_pfn", _up(begin, max_order_nr_pages), nid)
+        kernel.set_var("zone_movable_pfn", round_up(begin, max_order_nr_pages), nid)
 
 
 def _highest_zone(kernel: Kernel) -> int:
@@ -255,7 +256,7 @@ def estimate_managed(kernel: Kernel, zone: Zone, spanned: int, present: int, dma
 def calc_memmap_size(kernel: Kernel, spanned: int, present: int) -> int:
     """``calc_memmap_size``: pages that the page array of a zone takes; holes count as far as they are small."""
     pages = present if spanned > present + (present >> 4) else spanned
-    return -(-pages * kernel.layout.sizeof("page") // PAGE_SIZE)
+    return div_round_up(pages * kernel.layout.sizeof("page"), PAGE_SIZE)
 
 
 def init_currently_empty_zone(kernel: Kernel, memblock: Memblock, zone: Zone, start_pfn: int, size: int) -> None:
@@ -286,7 +287,3 @@ def zone_wait_table_init(kernel: Kernel, memblock: Memblock, zone: Zone, size: i
     offset = kernel.layout.offsetof("__wait_queue_head", "task_list")
     here = np.uint64(kernel.va(table) + offset) + np.arange(entries, dtype=np.uint64) * np.uint64(sizeof_queue)
     heads[:, offset // 8] = heads[:, offset // 8 + 1] = here
-
-
-def _up(value: int, size: int) -> int:
-    return -(-value // size) * size

@@ -74,9 +74,10 @@ def _text(report: Report) -> None:
         reasons.setdefault("; ".join(why), []).append(rule)
     for reason, rules in reasons.items():
         click.echo(f"not checked: {', '.join(rules)}: {reason}")
-    checked = len(RULES) - len(report.not_checked)
+    checked = f"{len(RULES)} rules"
+    if report.not_checked:
+        checked = f"{len(RULES) - len(report.not_checked)} of {checked}"
     if report.clean:
-        click.echo(f"clean: nothing found by {checked} rules")
+        click.echo(f"{'' if report.not_checked else 'clean: '}nothing found by {checked}")
     else:
-        broken = f"{len(report.counts)} rule{'s' if len(report.counts) > 1 else ''}"
-        click.echo(f"{sum(report.counts.values())} found, {broken} broken of {checked} checked")
+        click.echo(f"{sum(report.counts.values())} found by {checked}")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+#: Bytes that an entry maps, by their log2; only these three sizes of pages exist.
+_SIZES = {12: "4 KiB", 21: "2 MiB", 30: "1 GiB"}
+
 
 @click.command(epilog=example("physmem vtop A.vmcore.xz ffff880005000000"))
 @click.argument("image", type=click.Path())
@@ -77,7 +80,7 @@ def _text(dump: Dump, found: Translation) -> None:
         if not step.is_present:
             leads = "nothing"
         elif step.is_leaf:
-            leads = f"page of {1 << step.shift:#x} bytes"
+            leads = f"page of {_SIZES[step.shift]}"
         else:
             leads = "next table"
         rows.append(

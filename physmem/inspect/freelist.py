@@ -161,4 +161,5 @@ def read_lists(dump: Dump, zones: Sequence[Zone]) -> FreeLists:
     for zone in zones:
         with suppress(PhysmemError):
             lists += [each for pageset in pagesets(dump, zone) for each in pcp_lists(zone, pageset, names)]
-    return FreeLists(dump, lists)
+    # While a kernel boots, all zones share one pageset.
+    return FreeLists(dump, list({each.head.address: each for each in lists}.values()))

@@ -6,10 +6,13 @@ They follow the formats' descriptions, not the readers; ``conftest`` hands them 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from physmem.errors import PhysmemError
 
 INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
 FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
@@ -238,3 +241,13 @@ def flatten(data: bytes, cuts: Sequence[tuple[int, int]], *, end: bool = True) -
     for first, last in cuts:
         out += struct.pack(">qq", first, last - first) + data[first:last]
     return out + (struct.pack(">qq", -1, -1) if end else b"")
+
+
+@contextlib.contextmanager
+def read_or_refused() -> Iterator[None]:
+    """What is done here ends well, or with an error of the package that has one line."""
+    try:
+        yield
+    except PhysmemError as error:
+        if "\n" in str(error) or not str(error):
+            raise AssertionError(f"not one line: {error!r}") from error

@@ -3,6 +3,10 @@
 
 A zone's statistic is its ``vm_stat`` plus what each CPU has not folded in yet.  Free pages of
 isolated pageblocks are on lists but do not count as free (mm/page_isolation.c).
+
+Linux 4.0 itself miscounts both kinds of isolation when it isolates one half of a free block of
+two pageblocks and the block is then merged, split or taken over: what is found then is true, and
+no damage.
 """
 
 from __future__ import annotations

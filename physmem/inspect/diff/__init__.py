@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from physmem.dump import Dump
-from physmem.errors import AbsentError, AddressError, UnsupportedError, UsageError
+from physmem.errors import AbsentError, AddressError, PhysmemError, UnsupportedError, UsageError
 from physmem.inspect.diff.leaves import FieldChange, changes
-from physmem.inspect.diff.objects import objects
+from physmem.inspect.diff.objects import Object, objects
 from physmem.inspect.diff.pages import PageChange, PageChanges, compare_pages
 from physmem.inspect.freelist import read_lists
 from physmem.inspect.pageformat import PageFormat
@@ -105,10 +105,12 @@ def _require_same_kernel(a: Dump, b: Dump) -> None:
 
 
 def _compare_objects(a: Dump, b: Dump, not_compared: list[str]) -> Iterator[ObjectChange]:
-    before, after = ({each.name: each for each in objects(dump)} for dump in (a, b))
+    (before, before_is_all), (after, after_is_all) = (_objects(dump, not_compared) for dump in (a, b))
     for name in {**before, **after}:
         if name not in before or name not in after:
-            yield ObjectChange(name, (FieldChange("exists", int(name in before), int(name in after)),))
+            # That it is not there is a difference, that it was not found is none.
+            if before_is_all and after_is_all:
+                yield ObjectChange(name, (FieldChange("exists", int(name in before), int(name in after)),))
             continue
         try:
             old, new = before[name].read(a), after[name].read(b)
@@ -117,6 +119,18 @@ def _compare_objects(a: Dump, b: Dump, not_compared: list[str]) -> Iterator[Obje
             continue
         if old != new:
             yield ObjectChange(name, tuple(changes(before[name].leaves(), old, new)))
+
+
+def _objects(dump: Dump, not_compared: list[str]) -> tuple[dict[str, Object], bool]:
+    """What there is to compare, by name, and whether that is all of it."""
+    found: dict[str, Object] = {}
+    try:
+        for each in objects(dump):
+            found[each.name] = each
+    except PhysmemError as error:
+        not_compared.append(f"what CPUs have for themselves: {error}")
+        return found, False
+    return found, True
 
 
 def _compare_pageblocks(a: Dump, b: Dump, not_compared: list[str]) -> Iterator[PageblockChange]:

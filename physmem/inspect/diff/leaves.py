@@ -71,12 +71,12 @@ def struct_leaves(layout: Layout, tag: str, labels: Labels, first: Sequence[str]
     return [leaf for name in dict.fromkeys(names) for leaf in field_leaves(layout, tag, fields[name], labels)]
 
 
-def field_leaves(layout: Layout, tag: str, field: Field, labels: Labels, prefix: str = "", base: int = 0) -> list[Leaf]:
-    """The leaves of one field of ``struct tag``, which begins ``base`` bytes before offset 0."""
+def field_leaves(layout: Layout, tag: str, field: Field, labels: Labels, base: int = 0) -> list[Leaf]:
+    """The leaves of one field of ``struct tag``, counted from the struct's byte ``base`` on."""
     if field.bitfield or not field.element_size:
         return []
     found: list[Leaf] = []
-    name = prefix + field.name.rpartition(".")[2]
+    name = field.name.rpartition(".")[2]
     for number, index in enumerate(product(*map(range, field.dims))):
         known = labels.get((tag, field.name), ())
         parts = [known[i] if n == 0 and i < len(known) else str(i) for n, i in enumerate(index)]

@@ -68,24 +68,24 @@ def labels(layout: Layout) -> Labels:
 
 
 def objects(dump: Dump) -> Iterator[Object]:
-    """Everything that is compared.
+    """Everything that is compared; what CPUs have for themselves comes last.
 
-    :raises PhysmemError: the nodes, or the table of per-cpu areas, cannot be read
+    :raises PhysmemError: the nodes, or then the table of per-cpu areas, cannot be read
     """
     names = labels(dump.layout)
     found = nodes(dump)
     for node in found:
         yield from _node(dump.layout, node, names)
+    items = [Leaf(item, 8 * i, 8, signed=True) for i, item in enumerate(stat_items(dump.layout))]
+    yield Object("vm_stat", dump.symbols["vm_stat"], 8 * len(items), lambda: items, ((0, 8 * len(items)),))
     yield from _pagesets(dump, found, names)
     for cpu in online_cpus(dump):
         address = per_cpu(dump, dump.symbols["vm_event_states"], cpu)
         yield _whole(dump.layout, f"events of CPU {cpu}", "vm_event_state", address, names)
-    items = [Leaf(item, 8 * i, 8, signed=True) for i, item in enumerate(stat_items(dump.layout))]
-    yield Object("vm_stat", dump.symbols["vm_stat"], 8 * len(items), lambda: items, ((0, 8 * len(items)),))
 
 
 def _node(layout: Layout, node: Node, names: Labels) -> Iterator[Object]:
-    fields = [layout.field("pglist_data", name) for name in _NODE_FIELDS]
+    fields = [layout.field("pglist_data", name) for name in _NODE_FIELDS if layout.has("pglist_data", name)]
     spans = tuple((field.offset, field.size or 0) for field in fields)
     leaves = [leaf for field in fields for leaf in field_leaves(layout, "pglist_data", field, names)]
     yield Object(f"node {node.id}", node.address, layout.sizeof("pglist_data"), lambda: leaves, spans)

@@ -24,7 +24,7 @@ builds = pytest.mark.parametrize(("name", "config", "start"), BUILDS)
 
 @builds
 def test_it_is_a_known_kernel(name: str, config: Config, start: int) -> None:
-    """The data file says what the linker says; tools/known_kernel.py writes it anew, from an image and its symbols."""
+    """The data file says what the linker says; tools/link_kernels.py writes it anew."""
     image = link(config, start)
     found = known.recognise(vmcoreinfo(image.layout, image.symbols, RELEASE))
     assert found is not None

@@ -11,10 +11,12 @@ import shlex
 import pytest
 
 from physmem.cli import main
-from physmem.image.notes import Note
+from physmem.dump import open_dump
 from physmem.image.write import write_elf
 from physmem.inspect.check import RULES
+from physmem.inspect.zones import populated_zones
 from physmem.ram import Ram
+from physmem.ranges import Ranges
 
 VERBS = tuple(main.verbs)
 ON_ONE_IMAGE = ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "check", "layout")
@@ -29,9 +31,6 @@ def proc(oracle, case, name, when):
 @pytest.fixture
 def damaged(oracle, tmp_path):
     """A copy of A in which one link of a free list, and one count, are wrong."""
-    from physmem.dump import open_dump
-    from physmem.inspect.zones import populated_zones
-
     with open_dump(oracle / "n128_s1" / "A.vmcore.xz") as dump:
         ram = Ram.from_image(dump.image)
         zone = list(populated_zones(dump))[1]
@@ -39,7 +38,7 @@ def damaged(oracle, tmp_path):
         ram.set_u64(dump.virt_to_phys(head.next), 0)
         ram.set_u64(dump.virt_to_phys(zone.free_lists[3][0].address) + 96, 77)
         path = tmp_path / "damaged.vmcore"
-        write_elf(path, ram, [Note(note.name, note.kind, note.data) for note in dump.image.notes])
+        write_elf(path, ram, dump.image.notes)
     return str(path), (head.next - 32 - 0xFFFFEA0000000000) // 64
 
 
@@ -206,9 +205,7 @@ def test_vtop(run):
     out = run("vtop", "A.vmcore.xz", "0xffff880005000123").stdout.splitlines()
     assert out[0] == "ffff880005000123"
     assert [line.split()[0] for line in out[1:5]] == ["level", "PGD", "PUD", "PMD"]
-    assert re.search(
-        r"PMD +0x[0-9a-f]+ +40 +0x[0-9a-f]+ +80000000050001e3 +page of 0x200000 bytes +PRESENT\|RW", out[4]
-    )
+    assert re.search(r"PMD +0x[0-9a-f]+ +40 +0x[0-9a-f]+ +80000000050001e3 +page of 2 MiB +PRESENT\|RW", out[4])
     assert out[5:] == [
         "page tables:  physical 0x5000123",
         "direct map:   physical 0x5000123",
@@ -254,7 +251,7 @@ def test_check_of_a_damaged_image(run, damaged):
     assert lines[0].split() == ["pfn", "rule", "detail"]
     assert lines[1].split()[:2] == [str(pfn), "list_link"]
     assert lines[2].split()[:2] == ["-", "nr_free"]
-    assert lines[-1] == f"2 found, 2 rules broken of {len(RULES)} checked"
+    assert lines[-1] == f"2 found by {len(RULES)} rules"
     found = json.loads(run("check", "--json", path).stdout)
     assert [(each["rule"], each["pfn"]) for each in found["findings"]] == [("list_link", pfn), ("nr_free", None)]
     assert found["counts"] == {"list_link": 1, "nr_free": 1}
@@ -262,9 +259,6 @@ def test_check_of_a_damaged_image(run, damaged):
 
 def test_check_says_what_it_could_not_check(run, oracle, tmp_path):
     """An image without the page that has the pageblock flags, as a dump tool may have left it out."""
-    from physmem.dump import open_dump
-    from physmem.ranges import Ranges
-
     with open_dump(oracle / "n128_s1" / "A.vmcore.xz") as dump:
         ram = Ram.from_image(dump.image)
         root = dump.u64(dump.symbols["mem_section"])
@@ -274,7 +268,7 @@ def test_check_says_what_it_could_not_check(run, oracle, tmp_path):
     result = run("check", str(tmp_path / "A"))
     assert result.exit_code == 0
     assert "not checked: nr_isolate_pageblock, pageblock_type, cma_list, isolate_list: the flags of 64" in result.stdout
-    assert result.stdout.endswith(f"clean: nothing found by {len(RULES) - 4} rules\n")
+    assert result.stdout.endswith(f"\nnothing found by {len(RULES) - 4} of {len(RULES)} rules\n")
 
 
 def test_check_lists_its_rules(run):
@@ -327,9 +321,6 @@ def test_diff_of_different_kernels(run):
 
 
 def test_diff_names_memory_of_one_image_only(run, oracle, tmp_path):
-    from physmem.dump import open_dump
-    from physmem.ranges import Ranges
-
     with open_dump(oracle / "n128_s1" / "A.vmcore.xz") as dump:
         ram = Ram.from_image(dump.image)
         page = dump.virt_to_phys(dump.symbols["vm_stat"]) & -4096

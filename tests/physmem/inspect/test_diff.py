@@ -215,6 +215,16 @@ def test_a_cpu_that_came_online(edit, open_case):
     assert fields(found, "events of CPU 1") == [("exists", 0, 1)]
 
 
+def test_an_image_that_does_not_tell_its_cpus(edit, open_case):
+    editor = edit()
+    page = editor.dump.virt_to_phys(editor.dump.symbols["cpu_online_bits"]) & -4096
+    editor.ram.ranges = editor.ram.ranges.difference(Ranges([(page, page + 4096)]))
+    editor.dump.pgdats = open_case("n128_s1").pgdats  # whose table is in the same page
+    found = diff(open_case("n128_s1"), editor.dump)
+    assert not found
+    assert [what for what in found.not_compared if what.startswith("what CPUs have for themselves: physical")]
+
+
 def test_images_of_two_kernels_or_boots_are_not_compared(open_case):
     with pytest.raises(UsageError, match=r"not of the same kernel as .*n128_s1/A.vmcore.xz: VMCOREINFO "):
         diff(open_case("n128_s1"), open_case("u128_s1"))
