@@ -36,6 +36,8 @@ SIZES = {"SIZEOF_PAGE": "page", "SIZEOF_LIST_HEAD": "list_head", "SIZEOF_ZONEREF
 CONSTANTS = {"PAGEBLOCK_ORDER": "pageblock_order", "PAGEBLOCK_NR_PAGES": "pageblock_nr_pages"}
 #: What follows from another constant.
 DERIVED = {"PAGE_SIZE": 1 << abi.PAGE_SHIFT, "SIZEOF_PAGE_SHIFT": abi.SIZEOF_PAGE.bit_length() - 1}
+#: include/linux/sched.h: the layouts, which are of the page allocator, have PF_MEMALLOC alone.
+SCHED_H = {"PF_EXITING": 0x00000004, "PF_MEMALLOC_NOIO": 0x00080000}
 
 
 @pytest.fixture(params=sorted(linux_4_0.CONFIGS))
@@ -50,6 +52,8 @@ def numbers() -> dict[str, int]:
 def expected(layout: Layout, name: str) -> int:
     if name in DERIVED:
         return DERIVED[name]
+    if name in SCHED_H:
+        return SCHED_H[name]
     if name in FIELDS:
         return layout.offsetof(*FIELDS[name])
     if name in SIZES:

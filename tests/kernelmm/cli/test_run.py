@@ -269,9 +269,10 @@ def test_an_operation_that_fails_says_where(case: Any, files: Path) -> None:
 
 
 def test_what_is_not_modelled_says_where(case: Any, files: Path) -> None:
-    Path("script").write_text("".join(f"a {i} -1 10 d0\n" for i in range(40)))
+    # PFN 5062 is on an LRU list.
+    Path("script").write_text("# two lines\na 0 -1 0 d0\nL 1 5056 5072 2\n")
     done = kernelmm("run", case.a, "script", *OUTPUTS)
-    refused(done, "not modelled: direct reclaim", "script: line 2")
+    refused(done, "not modelled: migration of pages in use (pfn 5062)", "script: line 3")
     assert listing(files) == ["script"]
 
 
