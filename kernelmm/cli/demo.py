@@ -31,10 +31,11 @@ PFN = 5000
 _ROOM = 6
 
 
-@click.command(epilog=example("kernelmm demo", "kernelmm demo A.vmcore.xz"))
+@click.command(epilog=example("kernelmm demo", "kernelmm demo A.vmcore.xz", "kernelmm demo --pressure"))
 @click.argument("image", type=click.Path(), required=False)
+@click.option("--pressure", is_flag=True, help="Show kswapd, reclaim, compaction and the OOM killer at work instead.")
 @dump_options
-def command(image: str | None, options: DumpOptions) -> int:
+def command(image: str | None, pressure: bool, options: DumpOptions) -> int:
     """Open a real kernel's memory, show it, and allocate and free in it as that kernel would have done.
 
     IMAGE is by default a small one that ships with the package.  The interpreted engine runs, whose path can be
@@ -43,6 +44,12 @@ def command(image: str | None, options: DumpOptions) -> int:
     engine.select("interpreted")
     with resources.as_file(resources.files("kernelmm") / "data" / SHIPPED) as shipped:
         machine = attach(image or str(shipped), options)
+    if pressure:
+        from kernelmm.study.pressure_demo import show_pressure
+
+        with machine:
+            show_pressure(machine)
+        return 0
     with machine:
         show("What it is", describe(machine))
         show("Its free lists: blocks of 2^order pages, as /proc/buddyinfo has them", buddy_lists(machine.dump))

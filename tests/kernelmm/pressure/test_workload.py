@@ -22,7 +22,9 @@ def copy_of(lab):
     values = {
         name: getattr(source, name)
         for name in dir(Mm)
-        if not name.startswith("__") and isinstance(getattr(source, name, None), int) and name not in ("owners_root", "current")
+        if not name.startswith("__")
+        and isinstance(getattr(source, name, None), int)
+        and name not in ("owners_root", "current")
     }
     mm = Mm(ram, dump.over(ram).space(ram), values)
     mm.stack, mm.cold, mm.pressure = source.stack, source.cold, hooks
