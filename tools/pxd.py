@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 from pathlib import Path
 
@@ -273,6 +274,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if a .pxd is stale")
     check = parser.parse_args().check
     sys.path.insert(0, str(ROOT))
+    # Constants are looked up in the rooms themselves, built or not.
+    os.environ["PHYSMEM_ENGINE"] = "interpreted"
     rooms = find_rooms()
     stale = []
     for room in rooms.values():
