@@ -11,9 +11,13 @@ from kernelmm.core cimport mmzone
 from kernelmm.core cimport watermark
 from kernelmm.core.mm cimport AllocContext
 from kernelmm.core.mm cimport Mm
+from kernelmm.pressure cimport attempt
 from physmem cimport abi
 from physmem cimport address
 from physmem cimport word
+
+@cython.locals(pg=uint64_t)
+cpdef uint64_t __alloc_pages_slowpath(Mm mm, uint32_t gfp_mask, uint32_t order, AllocContext ac) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(ac=AllocContext, alloc_flags=uint32_t, alloc_mask=uint32_t, cookie=uint32_t, pg=uint64_t)
 cpdef uint64_t __alloc_pages_nodemask(Mm mm, uint32_t gfp_mask, uint32_t order, uint64_t zonelist, uint64_t nodemask) except? 0xBAD0BAD0BAD0BAD0

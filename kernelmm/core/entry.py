@@ -11,9 +11,33 @@ from __future__ import annotations
 from kernelmm import gfp
 from kernelmm.core import alloc, fault, free, mmzone, watermark
 from kernelmm.core.mm import AllocContext, Mm
-from kernelmm.pressure import slowpath
+from kernelmm.pressure import attempt, slowpath
 from physmem import abi, address, word
 from physmem.ctype import s32, u32, u64
+
+
+def __alloc_pages_slowpath(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) -> u64:
+    """``__alloc_pages_slowpath``: the free lists said no; ``struct page *``, or 0 if the request fails.
+
+    Who may not wait is served, or fails, without leaving the compiled rooms.
+
+    :raises BudgetError: a real kernel would go on trying
+    :raises PanicError: memory is out, and there is nobody to kill
+    """
+    pg: u64 = 0
+    if order >= abi.MAX_ORDER:
+        return 0
+    # A caller with GFP_THISNODE has a plan of its own for when its node is full.
+    if not (mm.numa and gfp_mask & gfp.GFP_THISNODE == gfp.GFP_THISNODE):
+        if not mm.task_flags & abi.PF_MEMALLOC:
+            # Not nested in somebody's reclaim, whose budget goes on.
+            mm.steps_left = mm.step_budget
+        pg = attempt.attempt(mm, gfp_mask, order, ac)
+        if pg == 0 and gfp_mask & (gfp.__GFP_WAIT | gfp.__GFP_NOFAIL):
+            pg = slowpath.wait_for_pages(mm, gfp_mask, order, ac)
+    if pg == 0:
+        mm.warn_alloc_failed(gfp_mask, order)
+    return pg
 
 
 def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nodemask: u64) -> u64:
@@ -54,7 +78,7 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
                 if mm.task_flags & abi.PF_MEMALLOC_NOIO:
                     # memalloc_noio_flags: a task that must not start I/O does not allocate with it either.
                     alloc_mask -= gfp_mask & gfp.GFP_IOFS
-                pg = slowpath.__alloc_pages_slowpath(mm, alloc_mask, order, ac)
+                pg = __alloc_pages_slowpath(mm, alloc_mask, order, ac)
             if mm.tracing:
                 mm.tracer.mm_page_alloc(mm, pg, order, alloc_mask, ac.migratetype)
         if pg != 0 or cookie == mm.mems_allowed_seq:

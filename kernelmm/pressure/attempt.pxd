@@ -21,5 +21,7 @@ cpdef uint32_t gfp_to_alloc_flags(Mm mm, uint32_t gfp_mask) except? 0xBAD0BAD0
 
 cpdef uint64_t without_reserves(Mm mm, uint32_t gfp_mask, uint32_t order, uint32_t alloc_flags, AllocContext ac) except? 0xBAD0BAD0BAD0BAD0
 
-@cython.locals(alloc_flags=uint32_t)
+cpdef uint64_t high_priority(Mm mm, uint32_t gfp_mask, uint32_t order, AllocContext ac) except? 0xBAD0BAD0BAD0BAD0
+
+@cython.locals(alloc_flags=uint32_t, pg=uint64_t)
 cpdef uint64_t attempt(Mm mm, uint32_t gfp_mask, uint32_t order, AllocContext ac) except? 0xBAD0BAD0BAD0BAD0

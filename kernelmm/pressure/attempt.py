@@ -57,13 +57,24 @@ def without_reserves(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, ac: Al
     )
 
 
+def high_priority(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) -> u64:
+    """One try of ``__alloc_pages_high_priority``: any page at all, the local node's first; ``struct page *`` or 0."""
+    # Memory policies do not bind this caller.
+    ac.zonelist = mmzone.node_zonelist(mm, mm.numa_node_id(), gfp_mask & gfp.__GFP_THISNODE != 0)
+    return alloc.get_page_from_freelist(mm, gfp_mask, order, watermark.ALLOC_NO_WATERMARKS, ac)
+
+
 def attempt(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) -> u64:
-    """One round of the slow path up to its "last chance": ``struct page *`` or 0."""
+    """One round of the slow path, as far as a caller who may not wait gets: ``struct page *`` or 0."""
     alloc_flags: u32
+    pg: u64
     if not gfp_mask & gfp.__GFP_NO_KSWAPD:
         wake_all_kswapds(mm, order, ac)
     alloc_flags = gfp_to_alloc_flags(mm, gfp_mask)
     if not alloc_flags & watermark.ALLOC_CPUSET and ac.nodemask == 0:
         # Cpusets do not bind this caller: start from the zonelist's true first zone.
         alloc.first_zones_zonelist(mm, ac, 0)
-    return without_reserves(mm, gfp_mask, order, alloc_flags, ac)
+    pg = without_reserves(mm, gfp_mask, order, alloc_flags, ac)
+    if pg == 0 and alloc_flags & watermark.ALLOC_NO_WATERMARKS:
+        pg = high_priority(mm, gfp_mask, order, ac)
+    return pg

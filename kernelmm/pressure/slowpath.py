@@ -68,13 +68,13 @@ def gfp_pfmemalloc_allowed(mm: Mm, gfp_mask: int) -> bool:
 
 
 def __alloc_pages_high_priority(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> int:
-    """``__alloc_pages_high_priority``: any page at all; with __GFP_NOFAIL, wait until there is one."""
-    while True:
-        pg = alloc.get_page_from_freelist(mm, gfp_mask, order, watermark.ALLOC_NO_WATERMARKS, ac)
-        if pg or not gfp_mask & gfp.__GFP_NOFAIL:
-            return pg
+    """``__alloc_pages_high_priority`` after its first try: with __GFP_NOFAIL, wait until there is any page at all."""
+    pg = 0
+    while not pg and gfp_mask & gfp.__GFP_NOFAIL:
         waiting.charge(mm, "__GFP_NOFAIL with no page left at all")
         kswapd.let_others_run(mm)
+        pg = attempt.high_priority(mm, gfp_mask, order, ac)
+    return pg
 
 
 def __alloc_pages_direct_compact(rq: Request) -> int:
@@ -168,15 +168,12 @@ def thp_gives_up(rq: Request) -> bool:
 
 
 def round_of_slowpath(rq: Request) -> tuple[int, bool]:
-    """One way through ``__alloc_pages_slowpath`` from ``retry``: the page or 0, and whether to go round again."""
+    """What a round of ``__alloc_pages_slowpath`` does after its attempt failed: the page or 0, and whether to go
+    round again.
+    """
     mm, gfp_mask = rq.mm, rq.gfp_mask
-    pg = attempt.attempt(mm, gfp_mask, rq.order, rq.ac)
-    if pg:
-        return pg, False
     rq.alloc_flags = attempt.gfp_to_alloc_flags(mm, gfp_mask)
     if rq.alloc_flags & watermark.ALLOC_NO_WATERMARKS:
-        # Memory policies do not bind this caller: any page will do, the local node's first.
-        rq.ac.zonelist = mmzone.node_zonelist(mm, mm.numa_node_id(), gfp_mask & gfp.__GFP_THISNODE != 0)
         pg = __alloc_pages_high_priority(mm, gfp_mask, rq.order, rq.ac)
         if pg:
             return pg, False
@@ -208,23 +205,18 @@ def round_of_slowpath(rq: Request) -> tuple[int, bool]:
     return 0, True
 
 
-def __alloc_pages_slowpath(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> int:
-    """``__alloc_pages_slowpath``: ``struct page *``, or 0 if the request fails.
+def wait_for_pages(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> int:
+    """``__alloc_pages_slowpath`` once the attempt of its first round has failed, until the request is decided.
 
+    :returns: ``struct page *``, or 0 if the request fails
     :raises BudgetError: a real kernel would go on trying
     :raises PanicError: memory is out, and there is nobody to kill
     """
-    pg, again = 0, True
-    if order >= abi.MAX_ORDER:
-        return 0
-    # A caller with GFP_THISNODE has a plan of its own for when its node is full.
-    if not (mm.numa and gfp_mask & gfp.GFP_THISNODE == gfp.GFP_THISNODE):
-        if not mm.task_flags & codes.PF_MEMALLOC:
-            # Not nested in somebody's reclaim, whose budget goes on.
-            mm.steps_left = mm.step_budget
-        rq = Request(mm, gfp_mask, order, ac)
-        while again:
-            pg, again = round_of_slowpath(rq)
-    if not pg:
-        mm.warn_alloc_failed(gfp_mask, order)
+    rq = Request(mm, gfp_mask, order, ac)
+    pg, again = round_of_slowpath(rq)
+    while again:
+        pg = attempt.attempt(mm, gfp_mask, order, ac)
+        if pg:
+            return pg
+        pg, again = round_of_slowpath(rq)
     return pg
