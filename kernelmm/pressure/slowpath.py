@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from kernelmm import gfp
-from kernelmm.core import alloc, mmzone, pcp, watermark
+from kernelmm.core import alloc, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import attempt, codes, compaction, deferral, direct, kswapd, oom, stat, waiting
 from kernelmm.pressure.suspend import pm_suspended_storage
