@@ -3,11 +3,22 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import DumpOptions, dump_options, echo_json, echo_table, example, hex64, json_option
+from physmem.cli.common import (
+    FOUND,
+    DumpOptions,
+    console,
+    dump_options,
+    echo_json,
+    echo_table,
+    example,
+    hex64,
+    json_option,
+)
 from physmem.errors import AddressError
 
 if TYPE_CHECKING:
@@ -20,21 +31,38 @@ __all__ = ["command"]
 _SIZES = {12: "4 KiB", 21: "2 MiB", 30: "1 GiB"}
 
 
-@click.command(epilog=example("physmem vtop A.vmcore.xz ffff880005000000"))
+@click.command(
+    epilog=example(
+        "physmem vtop A.vmcore.xz ffff880005000000",
+        "physmem vtop A.vmcore.xz ffff880005000123 --explain",
+    )
+)
 @click.argument("image", type=click.Path())
 @click.argument("vaddr")
+@click.option("--explain", "explained", is_flag=True, help="Explain it bit by bit, to the struct page and back.")
 @dump_options
 @json_option
-def command(image: str, vaddr: str, options: DumpOptions, as_json: bool) -> None:
+def command(image: str, vaddr: str, explained: bool, options: DumpOptions, as_json: bool) -> int:
     """Translate the kernel address VADDR (hexadecimal) of IMAGE, with the page table entry read at every level.
 
-    Where the address lies in a region that has a fixed place, what that gives stands beside it.
+    Where the address lies in a region that has a fixed place, what that gives stands beside it.  With --explain
+    any 64-bit number will do: one that leads nowhere is told why, and the exit status is 1.
     """
+    from physmem.inspect.explain import explain_address
     from physmem.inspect.translate import translate
     from physmem.inspect.what import parse_address
 
     va = parse_address(vaddr)
     with options.open(image) as dump:
+        if explained:
+            explanation = explain_address(dump, va)
+            if as_json:
+                echo_json(explanation.to_json())
+            elif sys.stdout.isatty():
+                console().print(explanation)
+            else:
+                click.echo(str(explanation))
+            return FOUND if explanation.frame is None else 0
         found = translate(dump, va)
         if as_json:
             echo_json(_json(dump, found))
@@ -42,6 +70,7 @@ def command(image: str, vaddr: str, options: DumpOptions, as_json: bool) -> None
             _text(dump, found)
         if found.phys is None:
             raise AddressError(va, found.problem or "not mapped")
+    return 0
 
 
 def _json(dump: Dump, found: Translation) -> dict[str, object]:

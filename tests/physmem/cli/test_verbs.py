@@ -362,3 +362,21 @@ def test_layout_that_cannot_be_written(run, tmp_path):
     assert result.exit_code == 2
     assert "cannot be written" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_vtop_explain(run):
+    result = run("vtop", "A.vmcore.xz", "ffff880005000123", "--explain")
+    assert result.exit_code == 0
+    for part in ("by subtraction", "both agree", "SPARSEMEM_VMEMMAP *", "zone = flags >> 56 & 0x3 = 1: DMA32"):
+        assert part in result.stdout
+    told = json.loads(run("vtop", "--json", "--explain", "A.vmcore.xz", "ffff880005000123").stdout)
+    assert told["frame"]["pfn"] == 20480
+    assert [level["names"] for level in told["walk"]][-1] == ["P", "RW", "A", "D", "PSE", "G", "NX"]
+
+
+@pytest.mark.parametrize("va", ["7fff12345678", "ffff080000000000", "0"])
+def test_vtop_explains_what_leads_nowhere(run, va):
+    result = run("vtop", "A.vmcore.xz", va, "--explain")
+    assert (result.exit_code, result.stderr) == (1, "")
+    assert "It leads nowhere" in result.stdout
+    assert run("vtop", "A.vmcore.xz", "not-hex", "--explain").exit_code == 2
