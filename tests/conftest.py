@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What all tests share: the recordings of a real kernel under ``data/oracle``."""
+"""What all tests share: the recordings of a real kernel under ``data/oracle``, and a browser."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import sys
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,3 +87,19 @@ def project_environment() -> dict[str, str]:
     """The environment of a child process that is to import this checkout."""
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "PYTHONPATH": path}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless browser (``browser.py``); its ``open(path)`` gives a page to click on, type at and hover over."""
+    spec = importlib.util.spec_from_file_location("physmem_browser", Path(__file__).with_name("browser.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    program = module.find_browser()
+    if program is None:
+        pytest.skip("no browser is installed (chromium)")
+    with module.Browser(program) as running:
+        yield running

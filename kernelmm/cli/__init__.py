@@ -11,6 +11,7 @@ _VERBS = {
     "demo": "kernelmm.cli.demo",
     "boot": "kernelmm.cli.boot",
     "run": "kernelmm.cli.run",
+    "explain": "kernelmm.cli.explain",
 }
 
 main = Program("kernelmm", _VERBS, "Run Linux's page allocator on the memory of a machine.")

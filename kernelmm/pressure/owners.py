@@ -201,7 +201,7 @@ def find_root(mm: Mm) -> int:
             if phys == UNMAPPED or phys >= mm.size:
                 continue
             count = min(1 << mm.memmap_shift, mm.size - phys) // 8
-            private = np.frombuffer(mm.as_u64, np.uint64, count, phys)[abi.PAGE_PRIVATE // 8 :: step]
+            private = np.frombuffer(mm.ram.as_u64, np.uint64, count, phys)[abi.PAGE_PRIVATE // 8 :: step]
             for i in np.flatnonzero(private == ROOT_MAGIC):
                 pfn = (chunk << mm.memmap_shift) // abi.SIZEOF_PAGE + int(i)
                 root = address.phys_to_virt(mm, pfn << abi.PAGE_SHIFT)
