@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernelmm import gfp as gfp_bits
 from kernelmm.attach import attach
@@ -40,6 +40,10 @@ from physmem.e820 import MemoryMap
 from physmem.errors import AddressError, PhysmemError, UsageError
 from physmem.image.write import write_elf
 from physmem.ram import Ram
+
+if TYPE_CHECKING:
+    from kernelmm.validate.history import History
+    from kernelmm.validate.verdict import Verdict
 
 __all__ = ["Machine"]
 
@@ -192,6 +196,15 @@ class Machine:
         self.virt_to_page(addr)
         with self._operation("free_pages_exact"):
             entry.free_pages_exact(self.mm, addr, size)
+
+    def judge_free(self, addr: int, order: int = 0, history: History | None = None) -> Verdict:
+        """Say all that there is to say of ``free_pages(addr, order)``, without doing it (:mod:`kernelmm.validate`).
+
+        :param history: what is known of the machine's allocations: a trace, a page_owner dump
+        """
+        from kernelmm.validate.judge import Judge
+
+        return Judge(self.dump, history).free_pages(addr, order)
 
     # -- references ----------------------------------------------------------
 

@@ -12,6 +12,7 @@ _VERBS = {
     "boot": "kernelmm.cli.boot",
     "run": "kernelmm.cli.run",
     "explain": "kernelmm.cli.explain",
+    "validate": "kernelmm.cli.validate",
 }
 
 main = Program("kernelmm", _VERBS, "Run Linux's page allocator on the memory of a machine.")

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kernelmm validate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from kernelmm.cli import main
+from kernelmm.validate.checks import CHECKS
+
+
+@pytest.fixture
+def validate() -> Callable[..., Result]:
+    return lambda *args: CliRunner().invoke(main, ["validate", *map(str, args)])
+
+
+@pytest.fixture
+def judge(validate: Callable[..., Result], oracle: Callable[[str], Any]) -> Callable[..., Result]:
+    """Judge frees on the memory of n128_s1."""
+    return lambda *args: validate("--image", oracle("n128_s1").a, *args)
+
+
+def test_a_wrong_free(judge: Callable[..., Result]) -> None:
+    result = judge("free ffff880006d0a000 0")
+    assert result.exit_code == 1
+    assert "free ffff880006d0a000 0: wrong (pfn 27914, order 0)" in result.stdout
+    assert "VM_BUG_ON_PAGE(atomic_read(&page->_count) == 0)" in result.stdout
+
+
+def test_several_as_json(judge: Callable[..., Result]) -> None:
+    result = judge("--json", "free pfn:27914", "free phys:0x6d0a000 0", "__free_pages ffffea00001b4280 0", "free 0 0")
+    told = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [one["pfn"] for one in told] == [27914, 27914, 27914, None]
+    assert [one["verdict"] for one in told] == ["wrong", "wrong", "wrong", "note"]
+    assert [check["check"] for check in told[0]["checks"]] == list(CHECKS)
+    assert told[0]["kernel"]["fate"] == "miscounted"
+    assert told[0]["kernel_debug_vm"]["where"] == "include/linux/mm.h:340"
+
+
+def test_a_right_one(judge: Callable[..., Result]) -> None:
+    # In use since boot.
+    result = judge("--json", "free pfn:26624")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)[0]["right"]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ("free", "expected 'free ADDR ORDER'"),
+        ("free pfn:1 0 0", "expected 'free ADDR ORDER'"),
+        ("kfree pfn:1", "expected 'free ADDR ORDER'"),
+        ("free pfn:1 one", "order 'one' is not a number"),
+        ("free pfn:1 -1", "order -1"),
+        ("free 0x123g 0", "not an address"),
+        ("__free_pages ffff880000000000 0", "not a struct page"),
+        ("free pfn:0xfffffffffff 0", "beyond what the direct map can reach"),
+        ("", "expected 'free ADDR ORDER'"),
+    ],
+)
+def test_what_is_no_free(judge: Callable[..., Result], what: str, reason: str) -> None:
+    result = judge(what)
+    assert result.exit_code == 2
+    assert reason in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_the_checks_are_listed(validate: Callable[..., Result]) -> None:
+    result = validate("--checks")
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == len(CHECKS) + 1
