@@ -7,36 +7,20 @@ A kind prepares a machine, whatever its size and state, up to just before the wr
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import NamedTuple
 
-from kernelmm import gfp
 from kernelmm.core import free
 from kernelmm.core.free import __free_pages as free_struct_pages
 from kernelmm.machine import Machine
+from kernelmm.validate import provoke
 from kernelmm.validate.judge import Judge
+from kernelmm.validate.provoke import Call
 from kernelmm.validate.verdict import Fate, Verdict
-from physmem import abi, address
-from physmem.errors import UsageError
-from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.zones import populated_zones
 
 __all__ = ["KINDS", "Call", "Kind", "Later", "judge", "perform"]
-
-#: Nothing that waits, and nothing that complains.
-QUIET = gfp.GFP_ATOMIC | gfp.__GFP_NOWARN
-
-
-class Call(NamedTuple):
-    """A free that is about to be made: ``free_pages`` of an address, ``__free_pages`` or ``put_page`` of a page."""
-
-    name: str
-    where: int
-    order: int = 0
 
 
 class Later(Enum):
@@ -94,263 +78,28 @@ def judge(of: Judge, call: Call) -> Verdict:
     return of.free_block(call.where, call.order) if call.name == "__free_pages" else of.put_page(call.where)
 
 
-# -- what the kinds are made of ------------------------------------------------
-
-
-def _take(m: Machine, order: int = 0, extra: int = 0) -> int:
-    page = m.alloc_pages(QUIET | extra, order)
-    if page is None:
-        raise UsageError(f"the machine has no free block of order {order}")
-    return page
-
-
-def _free(m: Machine, page: int, order: int = 0) -> Call:
-    return Call("free_pages", m.page_address(page), order)
-
-
-def _next(page: int, count: int = 1) -> int:
-    return page + count * abi.SIZEOF_PAGE
-
-
-def _poke(m: Machine, page: int, offset: int, form: str, value: int) -> None:
-    m.ram.write(address.page_off(m.mm, page) + offset, struct.pack(form, value))
-
-
-def _set_flag(m: Machine, page: int, name: str) -> None:
-    bit = PageFormat(m.dump.layout).bit(name)
-    _poke(m, page, abi.PAGE_FLAGS, "<Q", m.page(page)["flags"] | bit)
-
-
-def _count(m: Machine, page: int, value: int) -> None:
-    _poke(m, page, abi.PAGE_COUNT, "<i", value)
-
-
-def _flagged(name: str) -> Callable[[Machine], Call]:
-    def prepare(m: Machine) -> Call:
-        page = _take(m)
-        _set_flag(m, page, name)
-        return _free(m, page)
-
-    return prepare
-
-
-def _at(where: Callable[[Machine], int]) -> Callable[[Machine], Call]:
-    return lambda m: Call("free_pages", where(m))
-
-
-def _freed(m: Machine, order: int) -> int:
-    page = _take(m, order)
-    m.free_block(page, order)
-    return page
-
-
-def _split(m: Machine, order: int) -> int:
-    """Pages that were allocated together, to be freed one by one."""
-    page = _take(m, order)
-    m.split_page(page, order)
-    return page
-
-
-# -- the kinds -----------------------------------------------------------------
-
-
-def _double_page(m: Machine) -> Call:
-    return _free(m, _freed(m, 0))
-
-
-def _double_block(m: Machine) -> Call:
-    return _free(m, _freed(m, 3), 3)
-
-
-def _double_drained(m: Machine) -> Call:
-    page = _freed(m, 0)
-    m.drain_all_pages()
-    return _free(m, page)
-
-
-def _inside_free(m: Machine) -> Call:
-    return _free(m, _next(_freed(m, 4), 5))
-
-
-def _inside_block(m: Machine) -> Call:
-    return _free(m, _next(_take(m, 3)))
-
-
-def _negative(m: Machine) -> Call:
-    page = _take(m)
-    _count(m, page, -1)
-    return _free(m, page)
-
-
-def _put_twice(m: Machine) -> Call:
-    page = _take(m, 2, gfp.__GFP_COMP)
-    m.put_page(page)
-    return Call("put_page", page)
-
-
-def _too_small(m: Machine) -> Call:
-    return _free(m, _take(m, 3))
-
-
-def _a_bit_too_small(m: Machine) -> Call:
-    return _free(m, _take(m, 3), 2)
-
-
-def _neighbour_in_use(m: Machine) -> Call:
-    return _free(m, _split(m, 1), 1)
-
-
-def _neighbour_block(m: Machine) -> Call:
-    """Its buddy is free, and marked as a free block."""
-    page = _split(m, 1)
-    m.free_block(_next(page))
-    m.drain_all_pages()
-    return _free(m, page, 1)
-
-
-def _neighbour_on_list(m: Machine) -> Call:
-    page = _split(m, 1)
-    m.free_block(_next(page))
-    return _free(m, page, 1)
-
-
-def _neighbour_taken(m: Machine) -> Call:
-    """Two blocks side by side; the second one's first page is counted, the others are not."""
-    page = _take(m, 3)
-    _count(m, _next(page, 4), 1)
-    _count(m, _next(page, 2), 1)
-    return Call("__free_pages", page, 2)
-
-
-def _misaligned(m: Machine) -> Call:
-    page = _split(m, 2)
-    m.free_block(_next(page, 2))
-    return _free(m, _next(page), 1)
-
-
-def _huge_order(m: Machine) -> Call:
-    page = _split(m, 1)
-    return _free(m, page, abi.MAX_ORDER)
-
-
-def _compound_as_page(m: Machine) -> Call:
-    return _free(m, _take(m, 2, gfp.__GFP_COMP))
-
-
-def _compound_too_small(m: Machine) -> Call:
-    return _free(m, _take(m, 3, gfp.__GFP_COMP), 2)
-
-
-def _tail(m: Machine) -> Call:
-    return _free(m, _next(_take(m, 2, gfp.__GFP_COMP)))
-
-
-def _counted_tail(m: Machine) -> Call:
-    # Not the first one, which keeps the order.
-    page = _next(_take(m, 2, gfp.__GFP_COMP), 2)
-    _count(m, page, 1)
-    return _free(m, page)
-
-
-def _mapped(m: Machine) -> Call:
-    page = _take(m)
-    _poke(m, page, abi.PAGE_MAPCOUNT, "<i", 0)
-    return _free(m, page)
-
-
-def _cached(m: Machine) -> Call:
-    page = _take(m)
-    _poke(m, page, abi.PAGE_MAPPING, "<Q", m.page_address(page))
-    return _free(m, page)
-
-
-def _bad_inside(m: Machine) -> Call:
-    page = _take(m, 2)
-    _set_flag(m, _next(page, 2), "PG_private")
-    return _free(m, page, 2)
-
-
-def _lru_block(m: Machine) -> Call:
-    page = _take(m, 2, gfp.__GFP_COMP)
-    _set_flag(m, _next(page, 3), "PG_lru")
-    return _free(m, page, 2)
-
-
-def _kernel_text(m: Machine) -> int:
-    return m.dump.symbols["_stext"] & -abi.PAGE_SIZE
-
-
-def _reserved(m: Machine) -> int:
-    """A page of the kernel's image, by its direct-map address."""
-    return m.mm.page_offset + m.dump.virt_to_phys(_kernel_text(m))
-
-
-def _between(m: Machine) -> int:
-    """A frame that has a struct page, but is in no zone."""
-    # The page array is mapped in pieces that describe more memory than there is.
-    return m.mm.page_offset + (m.dump.max_pfn << abi.PAGE_SHIFT)
-
-
-def _beyond(m: Machine) -> int:
-    return m.mm.page_offset + (m.dump.max_pfn + (1 << 24) << abi.PAGE_SHIFT)
-
-
-def _moved_pointer(m: Machine) -> Call:
-    return Call("free_pages", m.page_address(_take(m)) + 8)
-
-
-def _in_zone(m: Machine, page: int, node: int, index: int) -> None:
-    """Overwrite what a page's flags say about its zone."""
-    mm = m.mm
-    flags = m.page(page)["flags"] & ~(mm.zones_mask << mm.zones_pgshift) & ~(mm.nodes_mask << mm.nodes_pgshift)
-    _poke(m, page, abi.PAGE_FLAGS, "<Q", flags | index << mm.zones_pgshift | node << mm.nodes_pgshift)
-
-
-def _wrong_zone(order: int) -> Callable[[Machine], Call]:
-    def prepare(m: Machine) -> Call:
-        page = _take(m, order, gfp.__GFP_DMA)
-        pfn = m.page_to_pfn(page)
-        others = [zone for zone in populated_zones(m.dump) if not zone.start_pfn <= pfn < zone.end_pfn]
-        if not others:
-            raise UsageError("the machine has one zone only")
-        # A large one, which keeps single pages on lists of its CPUs.
-        other = max(others, key=lambda zone: zone.managed)
-        _in_zone(m, page, other.node, other.index)
-        return _free(m, page, order)
-
-    return prepare
-
-
-def _empty_zone(order: int) -> Callable[[Machine], Call]:
-    def prepare(m: Machine) -> Call:
-        zones = {(zone.node, zone.index) for zone in populated_zones(m.dump)}
-        index = next((i for i in range(m.mm.max_nr_zones) if (0, i) not in zones), None)
-        if index is None:
-            raise UsageError("node 0 of the machine has every zone")
-        page = _take(m, order)
-        _in_zone(m, page, 0, index)
-        return _free(m, page, order)
-
-    return prepare
-
-
 _MISCOUNT = "include/linux/mm.h:340"
 _PREPARE = "mm/page_alloc.c"
-_MAPCOUNT, _MAPPING, _COUNT = "nonzero mapcount", "non-NULL mapping", "nonzero _count"
+_MAPCOUNT, _MAPPING, _COUNT = "nonzero mapcount", "non-NULL mapping", "nonzero provoke.count"
 _FLAGS = "PAGE_FLAGS_CHECK_AT_FREE flag(s) set"
 _NO_FRAME = f"{_PREPARE}:2922"
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "double free of a page": Kind(
-            "freed, and freed again", "pcp", Fate.MISCOUNTED, Later.AT_ALLOCATION, _double_page, debug_vm=_MISCOUNT
+            "freed, and freed again",
+            "pcp",
+            Fate.MISCOUNTED,
+            Later.AT_ALLOCATION,
+            provoke.double_page,
+            debug_vm=_MISCOUNT,
         ),
         "double free of a block": Kind(
             "a block of 8 pages, freed twice",
             "already_free",
             Fate.MISCOUNTED,
             Later.AT_ALLOCATION,
-            _double_block,
+            provoke.double_block,
             debug_vm=_MISCOUNT,
         ),
         "double free after a drain": Kind(
@@ -358,7 +107,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "already_free",
             Fate.MISCOUNTED,
             Later.AT_ALLOCATION,
-            _double_drained,
+            provoke.double_drained,
             debug_vm=_MISCOUNT,
         ),
         "inside a free block": Kind(
@@ -366,7 +115,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "already_free",
             Fate.MISCOUNTED,
             Later.AT_ALLOCATION,
-            _inside_free,
+            provoke.inside_free,
             debug_vm=_MISCOUNT,
         ),
         "inside a block": Kind(
@@ -374,35 +123,40 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "refcount",
             Fate.MISCOUNTED,
             Later.AT_FREE,
-            _inside_block,
+            provoke.inside_block,
             debug_vm=_MISCOUNT,
         ),
         "count below zero": Kind(
-            "references were dropped once too often", "refcount", Fate.MISCOUNTED, Later.LOST, _negative
+            "references were dropped once too often", "refcount", Fate.MISCOUNTED, Later.LOST, provoke.negative
         ),
         "put_page once more": Kind(
             "a compound page whose last reference is gone",
             "already_free",
             Fate.MISCOUNTED,
             Later.AT_ALLOCATION,
-            _put_twice,
+            provoke.put_twice,
             debug_vm=_MISCOUNT,
         ),
         "order 0 for 3": Kind(
-            "a block of 8 pages, freed as one page", "allocated_order", Fate.FREED, Later.LOST, _too_small
+            "a block of 8 pages, freed as one page", "allocated_order", Fate.FREED, Later.LOST, provoke.too_small
         ),
         "order 2 for 3": Kind(
-            "a block of 8 pages, freed as 4", "allocated_order", Fate.FREED, Later.LOST, _a_bit_too_small
+            "a block of 8 pages, freed as 4", "allocated_order", Fate.FREED, Later.LOST, provoke.a_bit_too_small
         ),
         "neighbour in use": Kind(
-            "a page freed as two, the other is allocated", "extent", Fate.REFUSED, Later.LOST, _neighbour_in_use, _COUNT
+            "a page freed as two, the other is allocated",
+            "extent",
+            Fate.REFUSED,
+            Later.LOST,
+            provoke.neighbour_in_use,
+            _COUNT,
         ),
         "neighbour a free block": Kind(
             "a page freed as two, its buddy is on the free lists",
             "already_free",
             Fate.REFUSED,
             Later.MARK,
-            _neighbour_block,
+            provoke.neighbour_block,
             _MAPCOUNT,
         ),
         "neighbour on a per-cpu list": Kind(
@@ -410,14 +164,14 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "pcp",
             Fate.FREED,
             Later.LISTS,
-            _neighbour_on_list,
+            provoke.neighbour_on_list,
         ),
         "several owners": Kind(
             "4 pages freed at once that are two allocations",
             "extent",
             Fate.REFUSED,
             Later.LOST,
-            _neighbour_taken,
+            provoke.neighbour_taken,
             _COUNT,
         ),
         "misaligned": Kind(
@@ -425,18 +179,23 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "alignment",
             Fate.FREED,
             Later.LISTS,
-            _misaligned,
+            provoke.misaligned,
             debug_vm=f"{_PREPARE}:602",
         ),
         "order too high": Kind(
-            "an order of MAX_ORDER: a size, taken for an order", "order", Fate.REFUSED, Later.MARK, _huge_order, _COUNT
+            "an order of MAX_ORDER: a size, taken for an order",
+            "order",
+            Fate.REFUSED,
+            Later.MARK,
+            provoke.huge_order,
+            _COUNT,
         ),
         "compound page as a page": Kind(
             "4 pages with __GFP_COMP, freed with order 0",
             "compound_order",
             Fate.FREED,
             Later.LOST,
-            _compound_as_page,
+            provoke.compound_as_page,
             debug_vm=f"{_PREPARE}:787",
         ),
         "compound page in half": Kind(
@@ -444,75 +203,109 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "compound_order",
             Fate.FREED,
             Later.LOST,
-            _compound_too_small,
+            provoke.compound_too_small,
             debug_vm=f"{_PREPARE}:787",
         ),
         "tail": Kind(
-            "the second page of a compound page", "tail", Fate.MISCOUNTED, Later.AT_FREE, _tail, debug_vm=_MISCOUNT
+            "the second page of a compound page",
+            "tail",
+            Fate.MISCOUNTED,
+            Later.AT_FREE,
+            provoke.tail,
+            debug_vm=_MISCOUNT,
         ),
         "counted tail": Kind(
             "a tail that somebody gave a reference of its own",
             "tail",
             Fate.FREED,
             Later.TWICE,
-            _counted_tail,
+            provoke.counted_tail,
             debug_vm=f"{_PREPARE}:786",
         ),
-        "mapped": Kind("a page table still maps it", "mapcount", Fate.REFUSED, Later.LOST, _mapped, _MAPCOUNT),
-        "in a file's cache": Kind("its mapping is still set", "mapping", Fate.REFUSED, Later.LOST, _cached, _MAPPING),
+        "mapped": Kind("a page table still maps it", "mapcount", Fate.REFUSED, Later.LOST, provoke.mapped, _MAPCOUNT),
+        "in a file's cache": Kind(
+            "its mapping is still set", "mapping", Fate.REFUSED, Later.LOST, provoke.cached, _MAPPING
+        ),
         "on an LRU list": Kind(
-            "freed by free_pages, not by put_page", "lru", Fate.REFUSED, Later.LOST, _flagged("PG_lru"), _FLAGS
+            "freed by free_pages, not by put_page", "lru", Fate.REFUSED, Later.LOST, provoke.flagged("PG_lru"), _FLAGS
         ),
         "slab": Kind(
-            "a slab's page: kfree would be right", "slab", Fate.REFUSED, Later.LOST, _flagged("PG_slab"), _FLAGS
+            "a slab's page: kfree would be right", "slab", Fate.REFUSED, Later.LOST, provoke.flagged("PG_slab"), _FLAGS
         ),
         "locked": Kind(
-            "somebody holds the page's lock", "flags", Fate.REFUSED, Later.LOST, _flagged("PG_locked"), _FLAGS
+            "somebody holds the page's lock", "flags", Fate.REFUSED, Later.LOST, provoke.flagged("PG_locked"), _FLAGS
         ),
         "under writeback": Kind(
-            "its contents are on their way to disk", "flags", Fate.REFUSED, Later.LOST, _flagged("PG_writeback"), _FLAGS
+            "its contents are on their way to disk",
+            "flags",
+            Fate.REFUSED,
+            Later.LOST,
+            provoke.flagged("PG_writeback"),
+            _FLAGS,
         ),
         "with buffers": Kind(
-            "a file system's private data", "flags", Fate.REFUSED, Later.LOST, _flagged("PG_private"), _FLAGS
+            "a file system's private data", "flags", Fate.REFUSED, Later.LOST, provoke.flagged("PG_private"), _FLAGS
         ),
         "in the swap cache": Kind(
-            "still in the swap cache", "flags", Fate.REFUSED, Later.LOST, _flagged("PG_swapcache"), _FLAGS
+            "still in the swap cache", "flags", Fate.REFUSED, Later.LOST, provoke.flagged("PG_swapcache"), _FLAGS
         ),
-        "mlocked": Kind("still locked into memory", "flags", Fate.REFUSED, Later.LOST, _flagged("PG_mlocked"), _FLAGS),
+        "mlocked": Kind(
+            "still locked into memory", "flags", Fate.REFUSED, Later.LOST, provoke.flagged("PG_mlocked"), _FLAGS
+        ),
         "one bad page in a block": Kind(
             "the third of 4 pages has private data: all 4 are lost",
             "flags",
             Fate.REFUSED,
             Later.LOST,
-            _bad_inside,
+            provoke.bad_inside,
             _FLAGS,
         ),
         "a tail on an LRU list": Kind(
-            "the last page of a compound page is on an LRU list", "lru", Fate.REFUSED, Later.LOST, _lru_block, _FLAGS
+            "the last page of a compound page is on an LRU list",
+            "lru",
+            Fate.REFUSED,
+            Later.LOST,
+            provoke.lru_block,
+            _FLAGS,
         ),
         "the kernel's own text": Kind(
-            "an address of the kernel's image", "reserved", Fate.REFUSED, Later.LOST, _at(_kernel_text), _FLAGS
+            "an address of the kernel's image",
+            "reserved",
+            Fate.REFUSED,
+            Later.LOST,
+            provoke.at(provoke.kernel_text),
+            _FLAGS,
         ),
         "reserved": Kind(
-            "memory that was never the allocator's", "reserved", Fate.REFUSED, Later.LOST, _at(_reserved), _FLAGS
+            "memory that was never the allocator's",
+            "reserved",
+            Fate.REFUSED,
+            Later.LOST,
+            provoke.at(provoke.reserved),
+            _FLAGS,
         ),
         "in no zone": Kind(
             "a struct page that describes no memory",
             "span",
             Fate.MISCOUNTED,
             Later.NEVER,
-            _at(_between),
+            provoke.at(provoke.between),
             debug_vm=_MISCOUNT,
         ),
         "beyond memory": Kind(
-            "an address above the last page", "address", Fate.FAULT, Later.STOPPED, _at(_beyond), debug_vm=_NO_FRAME
+            "an address above the last page",
+            "address",
+            Fate.FAULT,
+            Later.STOPPED,
+            provoke.at(provoke.beyond),
+            debug_vm=_NO_FRAME,
         ),
         "user address": Kind(
             "a pointer from user space",
             "address",
             Fate.FAULT,
             Later.STOPPED,
-            _at(lambda m: 0x7F0012345000),
+            provoke.at(lambda m: 0x7F0012345000),
             debug_vm=_NO_FRAME,
         ),
         "vmalloc": Kind(
@@ -520,7 +313,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "address",
             Fate.FAULT,
             Later.STOPPED,
-            _at(lambda m: 0xFFFFC90000010000),
+            provoke.at(lambda m: 0xFFFFC90000010000),
             debug_vm=_NO_FRAME,
         ),
         "not canonical": Kind(
@@ -528,7 +321,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "address",
             Fate.FAULT,
             Later.STOPPED,
-            _at(lambda m: 0xDEAD000000100000),
+            provoke.at(lambda m: 0xDEAD000000100000),
             debug_vm=_NO_FRAME,
         ),
         "struct page": Kind(
@@ -536,25 +329,25 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "address",
             Fate.FAULT,
             Later.STOPPED,
-            _at(_take),
+            provoke.at(provoke.take),
             debug_vm=_NO_FRAME,
         ),
         "not where it begins": Kind(
-            "a pointer that was moved into the page", "page_start", Fate.FREED, Later.NEVER, _moved_pointer
+            "a pointer that was moved into the page", "page_start", Fate.FREED, Later.NEVER, provoke.moved_pointer
         ),
         "wrong zone, one page": Kind(
             "page->flags names another zone: it shows when the list is drained",
             "zone",
             Fate.FREED,
             Later.ZONES,
-            _wrong_zone(0),
+            provoke.wrong_zone(0),
         ),
         "wrong zone, a block": Kind(
             "page->flags names another zone",
             "zone",
             Fate.FREED,
             Later.ZONES,
-            _wrong_zone(1),
+            provoke.wrong_zone(1),
             debug_vm=f"{_PREPARE}:603",
         ),
         "empty zone": Kind(
@@ -562,7 +355,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             "zone_setup",
             Fate.FAULT,
             Later.STOPPED,
-            _empty_zone(1),
+            provoke.empty_zone(1),
             debug_vm=f"{_PREPARE}:584",
         ),
     }

@@ -113,10 +113,8 @@ def test_a_right_free(machine: Machine) -> None:
     assert verdict.right
     assert verdict.status is Status.OK
     assert verdict.plain == verdict.debug_vm
-    assert (
-        verdict.explanation
-        == f"free_pages({addr:#x}, 2) is right. The kernel frees the block of 4 pages, to the free lists."
-    )
+    said = f"Right: free_pages({addr:#x}, 2). The kernel frees the block of 4 pages, to the free lists."
+    assert verdict.explanation == said
     assert [answer.check for answer in verdict.answers] == list(CHECKS)
 
 
