@@ -42,7 +42,7 @@ def free(m: Machine, page: int, order: int = 0) -> Call:
     return Call("free_pages", m.page_address(page), order)
 
 
-def next(page: int, count: int = 1) -> int:
+def after(page: int, count: int = 1) -> int:
     return page + count * abi.SIZEOF_PAGE
 
 
@@ -103,11 +103,11 @@ def double_drained(m: Machine) -> Call:
 
 
 def inside_free(m: Machine) -> Call:
-    return free(m, next(freed(m, 4), 5))
+    return free(m, after(freed(m, 4), 5))
 
 
 def inside_block(m: Machine) -> Call:
-    return free(m, next(take(m, 3)))
+    return free(m, after(take(m, 3)))
 
 
 def negative(m: Machine) -> Call:
@@ -137,29 +137,29 @@ def neighbour_in_use(m: Machine) -> Call:
 def neighbour_block(m: Machine) -> Call:
     """Its buddy is free, and marked as a free block."""
     page = split(m, 1)
-    m.free_block(next(page))
+    m.free_block(after(page))
     m.drain_all_pages()
     return free(m, page, 1)
 
 
 def neighbour_on_list(m: Machine) -> Call:
     page = split(m, 1)
-    m.free_block(next(page))
+    m.free_block(after(page))
     return free(m, page, 1)
 
 
 def neighbour_taken(m: Machine) -> Call:
     """Two blocks side by side; the second one's first page is counted, the others are not."""
     page = take(m, 3)
-    count(m, next(page, 4), 1)
-    count(m, next(page, 2), 1)
+    count(m, after(page, 4), 1)
+    count(m, after(page, 2), 1)
     return Call("__free_pages", page, 2)
 
 
 def misaligned(m: Machine) -> Call:
     page = split(m, 2)
-    m.free_block(next(page, 2))
-    return free(m, next(page), 1)
+    m.free_block(after(page, 2))
+    return free(m, after(page), 1)
 
 
 def huge_order(m: Machine) -> Call:
@@ -176,12 +176,12 @@ def compound_too_small(m: Machine) -> Call:
 
 
 def tail(m: Machine) -> Call:
-    return free(m, next(take(m, 2, gfp.__GFP_COMP)))
+    return free(m, after(take(m, 2, gfp.__GFP_COMP)))
 
 
 def counted_tail(m: Machine) -> Call:
     # Not the first one, which keeps the order.
-    page = next(take(m, 2, gfp.__GFP_COMP), 2)
+    page = after(take(m, 2, gfp.__GFP_COMP), 2)
     count(m, page, 1)
     return free(m, page)
 
@@ -200,13 +200,13 @@ def cached(m: Machine) -> Call:
 
 def bad_inside(m: Machine) -> Call:
     page = take(m, 2)
-    set_flag(m, next(page, 2), "PG_private")
+    set_flag(m, after(page, 2), "PG_private")
     return free(m, page, 2)
 
 
 def lru_block(m: Machine) -> Call:
     page = take(m, 2, gfp.__GFP_COMP)
-    set_flag(m, next(page, 3), "PG_lru")
+    set_flag(m, after(page, 3), "PG_lru")
     return free(m, page, 2)
 
 
