@@ -80,7 +80,7 @@ def judge(of: Judge, call: Call) -> Verdict:
 
 _MISCOUNT = "include/linux/mm.h:340"
 _PREPARE = "mm/page_alloc.c"
-_MAPCOUNT, _MAPPING, _COUNT = "nonzero mapcount", "non-NULL mapping", "nonzero provoke.count"
+_MAPCOUNT, _MAPPING, _COUNT = "nonzero mapcount", "non-NULL mapping", "nonzero _count"
 _FLAGS = "PAGE_FLAGS_CHECK_AT_FREE flag(s) set"
 _NO_FRAME = f"{_PREPARE}:2922"
 
