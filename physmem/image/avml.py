@@ -132,7 +132,7 @@ class Avml(Image):
                 upto = chunk.offset + chunk.length
             if upto + _LENGTH.size > self._source.size:
                 raise ImageError(self.path, "truncated: no length behind a range", upto)
-            length = _LENGTH.unpack_from(self._source.data, upto)[0]
+            length = self._source.unpack(_LENGTH, upto)[0]
             if length != upto - block.offset:
                 reason = f"range {start:#x} to {end:#x} has {upto - block.offset} bytes, and says {length}"
                 raise ImageError(self.path, reason, upto)
@@ -157,7 +157,7 @@ class Avml(Image):
         while left:
             if at + _CHUNK.size > size:
                 raise ImageError(self.path, f"truncated: {left} bytes of a range are not there", at)
-            word = _CHUNK.unpack_from(data, at)[0]
+            word = self._source.unpack(_CHUNK, at)[0]
             kind, length = word & 0xFF, word >> 8
             body = at + _CHUNK.size
             if body + length > size:

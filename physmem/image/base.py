@@ -22,6 +22,9 @@ __all__ = ["MAX_PHYS", "Extent", "Image", "MappedImage"]
 #: One past the highest physical address that x86-64 can have (Intel SDM 4.1.4, MAXPHYADDR).
 MAX_PHYS = 1 << 52
 
+# Bytes of memory that segments() yields at most.
+_PIECE = 4 << 20
+
 _U64 = struct.Struct("<Q")
 
 
@@ -100,7 +103,7 @@ class Extent(NamedTuple):
 
 
 class MappedImage(Image):
-    """An image whose file holds memory in the clear, so that reading it is looking into a mapping.
+    """An image whose file holds memory in the clear, so that reading memory is reading the file.
 
     :param source: the file; closing the image closes it
     :param extents: where the memory lies: sorted, disjoint, inside the file
@@ -131,7 +134,7 @@ class MappedImage(Image):
         offset = self._place(phys, 8)
         if offset is None:
             return super().u64(phys)
-        value: int = _U64.unpack_from(self._source.data, offset)[0]
+        value: int = self._source.unpack(_U64, offset)[0]
         return value
 
     def array(self, phys: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
@@ -139,12 +142,16 @@ class MappedImage(Image):
         offset = self._place(phys, kind.itemsize * count)
         if offset is None or count == 0:
             return super().array(phys, kind, count)
-        return np.frombuffer(self._source.data, kind, count, offset)
+        return self._source.array(offset, kind, count)
 
     def segments(self) -> Iterator[tuple[int, memoryview]]:
         self._open()
         for start, end, offset in self._extents:
-            yield start, memoryview(self._source.data)[offset : offset + end - start]
+            upto = start
+            while upto < end:
+                # Cut at multiples of the piece, so that no page is in two.
+                phys, upto = upto, min(end, (upto // _PIECE + 1) * _PIECE)
+                yield phys, self._source.view(offset + phys - start, upto - phys)
 
     def _open(self) -> None:
         if self._closed:

@@ -1,28 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The bytes of an image file by their offset, wherever in the file on disk they are.
 
-Formats that are looked up here and there, not mapped as a whole, read through
-this: a plain file is one kind of it, a flattened one (``physmem.image.flattened``)
-the other.
+Formats that are looked up here and there read through this: a plain file is one
+kind of it, a flattened one (``physmem.image.flattened``) the other.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from physmem.errors import ImageError
-from physmem.image.source import Source
+from physmem.image.source import Sliceable, Source
 
 __all__ = ["Contents"]
-
-
-class Sliceable(Protocol):
-    """``data[start:end]`` for offsets inside the file."""
-
-    def __getitem__(self, where: slice, /) -> bytes: ...
 
 
 class Contents:

@@ -80,7 +80,7 @@ def _program_headers(source: Source) -> Iterator[_Header]:
     start, count = _header_table(source)
     for number in range(count):
         at = start + number * elf.PHDR.size
-        kind, _, offset, vaddr, paddr, filesz, memsz, _ = elf.PHDR.unpack_from(source.data, at)
+        kind, _, offset, vaddr, paddr, filesz, memsz, _ = source.unpack(elf.PHDR, at)
         yield _Header(number, at, kind, offset, vaddr, paddr, filesz, memsz)
 
 
@@ -90,9 +90,7 @@ def _header_table(source: Source) -> tuple[int, int]:
     if size < elf.EHDR.size:
         raise ImageError(path, f"truncated: the ELF header needs {elf.EHDR.size} bytes, the file has {size}", 0)
     # e_ehsize is not looked at: some hypervisors' dumps have it wrong.
-    ident, kind, machine, version, _, phoff, shoff, _, _, phentsize, phnum, shentsize, _, _ = elf.EHDR.unpack_from(
-        source.data
-    )
+    ident, kind, machine, version, _, phoff, shoff, _, _, phentsize, phnum, shentsize, _, _ = source.unpack(elf.EHDR, 0)
     if ident[:4] != elf.MAGIC:
         raise ImageError(path, "not an ELF file", 0)
     if ident[4] != elf.ELFCLASS64:
@@ -113,7 +111,7 @@ def _header_table(source: Source) -> tuple[int, int]:
         if not 0 < shoff <= size - elf.SHDR.size:
             reason = f"e_shoff {shoff:#x}: no section header there, which would have the number of segments"
             raise ImageError(path, reason, 40)
-        phnum = elf.SHDR.unpack_from(source.data, shoff)[7]
+        phnum = source.unpack(elf.SHDR, shoff)[7]
     if phnum > elf.MAX_SEGMENTS:
         raise ImageError(path, f"{phnum} segments: at most {elf.MAX_SEGMENTS} are read", 56)
     if phnum and phoff + phnum * elf.PHDR.size > size:

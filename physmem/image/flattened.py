@@ -46,6 +46,9 @@ class Flattened(Contents):
         self.size = int(self._ends[-1]) if len(rows) else 0
         self.data = self
 
+    def __len__(self) -> int:
+        return self.size
+
     def __getitem__(self, where: slice) -> bytes:
         start, end, disk = where.start, where.stop, self._source.data
         pieces = []
@@ -81,7 +84,7 @@ class Flattened(Contents):
                     for done in range(int(place), int(place + end - start), _COPY):
                         file.write(self._source.data[done : min(done + _COPY, int(place + end - start))])
                 file.flush()
-                return Source(self.path, file, self.kind)
+                return Source(self.path, file, self.kind, private=True)
         except OSError as error:
             raise ImageError(self.path, f"cannot be put together: {error.strerror or error}") from error
         finally:
@@ -90,17 +93,16 @@ class Flattened(Contents):
 
 def _records(source: Source) -> npt.NDArray[np.int64]:
     """The records of the stream in their order, a row each."""
-    path, data, size = source.path, source.data, source.size
+    path, size = source.path, source.size
     if size < fmt.FLAT_HEADER_BYTES:
         raise ImageError(path, f"truncated: a flattened file begins with {fmt.FLAT_HEADER_BYTES} bytes of header", 0)
-    _, kind, version = fmt.FLAT_HEADER.unpack_from(data)
+    _, kind, version = source.unpack(fmt.FLAT_HEADER, 0)
     if (kind, version) != (1, 1):
         raise ImageError(path, f"flattened file of type {kind}, version {version}: only type 1, version 1 is known", 16)
     rows = array("q")
-    unpack = fmt.FLAT_RECORD.unpack_from
     at = fmt.FLAT_HEADER_BYTES
     while at + fmt.FLAT_RECORD.size <= size:
-        offset, length = unpack(data, at)
+        offset, length = source.unpack(fmt.FLAT_RECORD, at)
         if offset == fmt.FLAT_END and length == fmt.FLAT_END:
             return np.frombuffer(rows, np.int64).reshape(-1, 3)
         place = at + fmt.FLAT_RECORD.size

@@ -45,7 +45,7 @@ def read_header(source: Source, at: int, magic: bytes) -> tuple[int, int]:
     """The physical addresses [start, end) that the header at ``at`` is for; ImageError if it is none with ``magic``."""
     if at + HEADER.size > source.size:
         raise ImageError(source.path, f"truncated: {source.size - at} bytes are left, a header has {HEADER.size}", at)
-    found, version, first, last = HEADER.unpack_from(source.data, at)
+    found, version, first, last = source.unpack(HEADER, at)
     if found != magic:
         raise ImageError(source.path, f"no header of a range here: {found.hex(' ')} is not its magic", at)
     if version != _VERSIONS[magic]:

@@ -53,13 +53,13 @@ def _at_pages(image: Image) -> Iterator[int]:
 
 
 def _anywhere(image: Image) -> Iterator[int]:
-    """Physical addresses of all places that begin as the text does, unless a change of segments cuts them in two."""
-    for phys, data in image.segments():
-        for start in range(0, len(data), _PIECE):
-            piece = bytes(data[start : start + _PIECE + len(_FIRST) - 1])
+    """Physical addresses of all places that begin as the text does."""
+    for start, end in image.ranges:
+        for phys in range(start, end, _PIECE):
+            piece = image.read(phys, min(_PIECE + len(_FIRST) - 1, end - phys))
             at = piece.find(_FIRST)
             while at >= 0:
-                yield phys + start + at
+                yield phys + at
                 at = piece.find(_FIRST, at + 1)
 
 

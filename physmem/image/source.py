@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The bytes of an image file, mapped read-only, whether or not the file is compressed.
+"""The bytes of an image file, whether or not the file is compressed.
 
-A plain file is mapped as it is.  A compressed one - told by its first bytes,
-never by its name - is expanded into a temporary file without a name, and that
-one is mapped: how much memory this takes does not depend on the image.
+A plain file is read where it is, by ``pread``: another process may cut it short
+or write to it at any time, and that has to be an error here; in a mapping it
+would be a signal that ends the process.  What was read once is kept for a while,
+in blocks, so that small reads are cheap.
 
-The mapping is as long as the file is when it is opened.  A file that another
-process cuts short afterwards is beyond what a mapping can report.
+A compressed file - told by its first bytes, never by its name - is expanded into
+a temporary file without a name, which nobody else can reach, and that one is
+mapped.  Either way, how much memory this takes does not depend on the image.
 """
 
 from __future__ import annotations
@@ -15,45 +17,154 @@ import contextlib
 import mmap
 import os
 import stat
+import struct
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
+from functools import lru_cache
+from typing import Any, BinaryIO, Protocol
 
-from physmem.errors import ImageError
+import numpy as np
+import numpy.typing as npt
+
+from physmem.errors import ImageError, UsageError
 from physmem.image import compression
 from physmem.image.sparse import SparseFile
 
-__all__ = ["MAX_EXPANDED", "Source", "open_source"]
+__all__ = ["MAX_EXPANDED", "FileBytes", "Sliceable", "Source", "open_source"]
 
 #: The default limit, in bytes, of what a compressed file may expand to.
 MAX_EXPANDED = 64 << 30
 
 # Enough of the contents to recognise any format.
 _HEAD = 4096
+# Of a plain file: bytes of a block that is kept, how many are, and reads from which size on go past them.
+_BLOCK_SHIFT = 12
+_BLOCK = 1 << _BLOCK_SHIFT
+_KEPT = 2048
+_LARGE = 512
+
+
+class Sliceable(Protocol):
+    """``data[start:end]`` for offsets inside the file."""
+
+    def __getitem__(self, where: slice, /) -> bytes: ...
+
+    def __len__(self) -> int: ...
+
+
+class FileBytes:
+    """The bytes of a file that others can change while it is open: each read notices if they have.
+
+    :param path: the file, as the user named it
+    :param file: the file, open; this keeps it open for itself
+    """
+
+    def __init__(self, path: str, file: BinaryIO) -> None:
+        self._path = path
+        self._descriptor = os.dup(file.fileno())
+        self._finalize = weakref.finalize(self, os.close, self._descriptor)
+        self._state = _state(self._descriptor)
+        self._block = lru_cache(maxsize=_KEPT)(self._load)
+
+    def __len__(self) -> int:
+        return self._state[0]
+
+    def __getitem__(self, where: slice) -> bytes:
+        size = len(self)
+        start = 0 if where.start is None else where.start
+        end = size if where.stop is None else min(where.stop, size)
+        if end - start >= _LARGE:
+            return self._pread(start, end - start)
+        if end <= start:
+            return b""
+        first = start >> _BLOCK_SHIFT
+        at = start - (first << _BLOCK_SHIFT)
+        data = self._block(first)[at : at + end - start]
+        return data if at + end - start <= _BLOCK else data + self._block(first + 1)[: at + end - start - _BLOCK]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._finalize()
+        self._block.cache_clear()
+
+    def _load(self, number: int) -> bytes:
+        start = number << _BLOCK_SHIFT
+        return self._pread(start, min(_BLOCK, len(self) - start))
+
+    def _pread(self, offset: int, size: int) -> bytes:
+        if not self._finalize.alive:
+            raise UsageError(f"{self._path}: the image is closed")
+        try:
+            data = os.pread(self._descriptor, size, offset)
+            # One call returns 2 GiB at most.
+            while len(data) < size and (more := os.pread(self._descriptor, size - len(data), offset + len(data))):
+                data += more
+            state = _state(self._descriptor)
+        except OSError as error:
+            raise ImageError(self._path, f"cannot be read: {error.strerror or error}", offset) from error
+        if state[0] < self._state[0]:
+            reason = f"was cut short while it was open: it had {self._state[0]:#x} bytes, now {state[0]:#x}"
+            raise ImageError(self._path, reason, offset)
+        if state != self._state or len(data) < size:
+            raise ImageError(self._path, "was changed by somebody else while it was open", offset)
+        return data
+
+
+def _state(descriptor: int) -> tuple[int, int]:
+    """What changes when somebody writes to a file: its size, and when that was last done."""
+    found = os.fstat(descriptor)
+    return found.st_size, found.st_mtime_ns
 
 
 class Source:
-    """A read-only mapping of an image's contents.
+    """The contents of an image's file.
 
     :ivar path: the file, as the user named it
-    :ivar data: the mapping, never empty
-    :ivar size: bytes in the mapping
+    :ivar data: the bytes, never none: for who has checked the size
+    :ivar size: how many they are
     :ivar compression: name of the compression, or "" for a plain file
+
+    :param file: the file, or one to which it was expanded; it can be closed afterwards
+    :param private: nobody else can reach it
     """
 
-    def __init__(self, path: str, file: BinaryIO, compression: str) -> None:
+    data: mmap.mmap | FileBytes
+
+    def __init__(self, path: str, file: BinaryIO, compression: str, *, private: bool) -> None:
         self.path = path
         self.compression = compression
         self.size = os.fstat(file.fileno()).st_size
         if self.size == 0:
             raise ImageError(path, f"{compression} stream of nothing" if compression else "is empty")
+        if not private:
+            self.data = FileBytes(path, file)
+            self.size = len(self.data)
+            return
         try:
             self.data = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_READ)
         except (OSError, ValueError, OverflowError) as error:
             raise ImageError(path, f"cannot be mapped: {error}") from error
 
+    def unpack(self, form: struct.Struct, offset: int) -> tuple[Any, ...]:
+        """The record at ``offset``, which lies inside the file; raises ImageError as every read here does."""
+        return form.unpack(self.data[offset : offset + form.size])
+
+    def array(self, offset: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+        """``count`` elements of ``dtype`` at ``offset``, inside the file: read-only, and no copy of a mapping."""
+        kind = np.dtype(dtype)
+        if isinstance(self.data, mmap.mmap) and count:
+            return np.frombuffer(self.data, kind, count, offset)
+        return np.frombuffer(self.data[offset : offset + kind.itemsize * count], kind)
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """``size`` bytes at ``offset``, inside the file: read-only, and no copy of a mapping."""
+        if isinstance(self.data, mmap.mmap):
+            return memoryview(self.data)[offset : offset + size]
+        return memoryview(self.data[offset : offset + size])
+
     def close(self) -> None:
-        """Let go of the mapping.  Arrays that look into it keep it alive until they are gone."""
+        """Let go of the file.  Arrays and views of a mapping keep it alive until they are gone."""
         with contextlib.suppress(BufferError):
             self.data.close()
 
@@ -70,7 +181,7 @@ def open_source(
         directory is a limit as well
     :param accept: called with the first bytes of the contents before any are expanded to disk; it raises to
         refuse the file
-    :raises ImageError: the file cannot be opened or mapped, is not a regular file, is empty, is corrupt or cut
+    :raises ImageError: the file cannot be opened or read, is not a regular file, is empty, is corrupt or cut
         short as a compressed stream, has garbage after it, or expands to too much
     """
     name = os.fspath(path)
@@ -86,10 +197,10 @@ def open_source(
             if packing is None:
                 if accept is not None and head:
                     accept(head)
-                return Source(name, file, "")
+                return Source(name, file, "", private=False)
             with tempfile.TemporaryFile() as expanded:
                 _store(name, compression.expand(name, file, packing), expanded, max_expanded, accept)
-                return Source(name, expanded, packing.name)
+                return Source(name, expanded, packing.name, private=True)
     except OSError as error:
         raise ImageError(name, f"cannot be read: {error.strerror or error}") from error
 

@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import gc
 import gzip
 import io
 import lzma
 import os
+import re
 import resource
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -158,14 +163,25 @@ def fault(monkeypatch: pytest.MonkeyPatch) -> Fault:
     monkeypatch.setattr(
         output, "open", lambda descriptor, mode: io.BufferedWriter(File(descriptor, mode)), raising=False
     )
-    for name in ("open", "fchmod", "fsync", "replace"):
+    for name in ("open", "fchmod", "fsync", "link", "replace"):
         monkeypatch.setattr(os, name, failing(getattr(os, name), name))
     return fault
 
 
+@pytest.fixture(params=[True, False])
+def nameless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the file system has O_TMPFILE."""
+    value: bool = request.param
+    if not value:
+        monkeypatch.setattr(output, "_TMPFILE", 0)
+    return value
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("old", [True, False])
-def test_every_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, fault: Fault, name: str, old: bool) -> None:
+def test_every_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, fault: Fault, nameless: bool, name: str, old: bool
+) -> None:
     path = tmp_path / name
     failures = set()
     while True:
@@ -183,7 +199,9 @@ def test_every_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, faul
             break
     assert fault.calls == fault.at - 1
     assert contents(path) == NEW
-    assert failures >= {"open", "write", "fsync", "replace", "close"} | ({"fchmod"} if old else set())
+    assert failures >= {"open", "write", "fsync", "close"} | ({"fchmod"} if old else set())
+    assert ("link" in failures) == nameless
+    assert ("replace" in failures) == (old or not nameless)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -203,6 +221,100 @@ def test_a_disk_that_fills_up(tmp_path: Path, name: str) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert list(tmp_path.iterdir()) == [path]
         assert path.read_bytes() == OLD
+
+
+# -- processes that are killed ---------------------------------------------------
+
+KILLED = """
+import os, signal, sys
+from physmem.image import output
+path, moment = sys.argv[1:]
+if moment.startswith("named"):
+    output._TMPFILE = 0
+if moment == "linked":
+    os.replace = lambda *names: os.kill(os.getpid(), signal.SIGKILL)
+with output.replacing(path) as out:
+    out.write(os.urandom(1 << 20))
+    if moment != "linked":
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("moment", ["nameless", "named", "linked"])
+def test_a_process_that_is_killed(
+    tmp_path: Path, nameless: bool, project_environment: dict[str, str], moment: str
+) -> None:
+    """The old file stays.  What a killed process may leave, the next one removes, and nothing else."""
+    path = tmp_path / "image"
+    path.write_bytes(OLD)
+    command = [sys.executable, "-c", KILLED, str(path), moment]
+    done = subprocess.run(command, env=project_environment, check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert path.read_bytes() == OLD
+    left = {entry.name for entry in tmp_path.iterdir()} - {"image"}
+    assert len(left) == (moment != "nameless")
+    assert all(re.fullmatch(r"\.physmem-[0-9a-f]{16}", name) for name in left)
+    others = [tmp_path / ".physmem-notes", tmp_path / ".physmem-0123456789abcdef"]
+    others[0].write_text("somebody's")
+    others[1].mkdir()
+    write_new(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, *others])
+    assert contents(path) == NEW
+
+
+def test_two_processes_at_once(tmp_path: Path, nameless: bool) -> None:
+    """Neither takes the other's new file for a leftover."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    with replacing(one) as first:
+        first.write(b"one")
+        with replacing(two) as second:
+            second.write(b"two")
+        with replacing(one) as third:
+            third.write(b"three")
+    assert (one.read_bytes(), two.read_bytes()) == (b"one", b"two")
+    assert sorted(tmp_path.iterdir()) == [one, two]
+
+
+def test_a_new_file_that_was_taken_for_a_leftover(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its creation and its lock, another process may have removed it: then there is another one."""
+    monkeypatch.setattr(output, "_TMPFILE", 0)
+    flock = fcntl.flock
+    taken = []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            output._remove_leftovers(str(tmp_path))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(output, "_lock", lambda descriptor: late(descriptor, fcntl.LOCK_EX))
+    write_new(tmp_path / "image")
+    assert len(taken) == 1
+    assert not taken[0].exists()
+    assert contents(tmp_path / "image") == NEW
+
+
+@pytest.mark.parametrize("missing", ["O_TMPFILE", "locks"])
+def test_file_systems_that_lack_something(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(OLD)
+    opened = os.open
+
+    def refuse(name: Any, flags: int, *args: Any, **kwargs: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return opened(name, flags, *args, **kwargs)
+
+    def no_locks(*args: Any) -> NoReturn:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    if missing == "O_TMPFILE":
+        monkeypatch.setattr(os, "open", refuse)
+    else:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    write_new(path)
+    assert contents(path) == NEW
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failed_compressor_is_silent_when_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import lzma
 import mmap
 import os
 import random
+import struct
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -19,9 +20,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from physmem.errors import ImageError
+from physmem.errors import ImageError, UsageError
 from physmem.image import compression
-from physmem.image.source import MAX_EXPANDED, open_source
+from physmem.image.output import replacing
+from physmem.image.source import MAX_EXPANDED, Source, open_source
 from physmem.image.sparse import SparseFile
 
 CONTENTS = random.Random(4).randbytes(100_000) + bytes(200_000) + b"the end"
@@ -260,9 +262,123 @@ def test_a_mapping_that_fails_is_an_image_error(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     path = tmp_path / "image"
-    path.write_bytes(CONTENTS)
+    path.write_bytes(COMPRESS["xz"](CONTENTS))
     monkeypatch.setattr(mmap, "mmap", fail)
     assert "cannot be mapped" in refusal(path).reason
+
+
+# -- files that others change while they are open --------------------------------
+
+
+def read_all(source: Source, at: int) -> list[bytes]:
+    """The bytes from ``at`` on, in every way that they can be asked for."""
+    return [
+        source.data[at : at + 8],
+        source.data[at:],
+        b"".join(source.unpack(struct.Struct("8s"), at)),
+        source.array(at, "u1", source.size - at).tobytes(),
+        source.view(at, source.size - at).tobytes(),
+    ]
+
+
+def test_every_way_to_read_gives_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    plain = open_source(path)
+    path.write_bytes(COMPRESS["zstd"](CONTENTS))
+    private = open_source(path)
+    for at in (0, 1, 4090, 4096, 5000, len(CONTENTS) - 8):
+        rest = CONTENTS[at:]
+        assert read_all(private, at) == [rest[:8], rest, rest[:8], rest, rest]
+    path.write_bytes(CONTENTS)
+    plain = open_source(path)
+    for at in (0, 1, 4090, 4096, 5000, len(CONTENTS) - 8):
+        assert read_all(plain, at) == read_all(private, at)
+    for size in (0, 1, 511, 512, 4095, 4096, 4097, 9000):
+        for at in (0, 3, 4093, 8191):
+            assert plain.data[at : at + size] == CONTENTS[at : at + size]
+    assert plain.data[len(CONTENTS) - 3 : len(CONTENTS) + 100] == CONTENTS[-3:]
+    assert plain.data[9:5] == b""
+
+
+@pytest.mark.parametrize("way", range(5))
+def test_a_file_that_is_cut_short(tmp_path: Path, way: int) -> None:
+    """In a mapping it would be SIGBUS, the end of the process."""
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    source = open_source(path)
+    os.truncate(path, 10_000)
+    with pytest.raises(ImageError, match=r"was cut short while it was open: it had 0x493e7 bytes, now 0x2710$"):
+        [
+            lambda: source.data[20_000:20_008],
+            lambda: source.data[20_000:],
+            lambda: source.unpack(struct.Struct("8s"), 20_000),
+            lambda: source.array(20_000, "u1", 10),
+            lambda: source.view(20_000, 5000),
+        ][way]()
+
+
+@pytest.mark.parametrize("change", ["in place", "longer", "same size"])
+def test_a_file_that_is_changed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    os.utime(path, ns=(1, 1))
+    source = open_source(path)
+    assert source.data[0:8] == CONTENTS[:8]
+    if change == "in place":
+        with path.open("r+b") as file:
+            file.write(b"new")
+    elif change == "longer":
+        with path.open("ab") as file:
+            file.write(b"more")
+    else:
+        path.write_bytes(CONTENTS[::-1])
+    with pytest.raises(ImageError, match="was changed by somebody else while it was open"):
+        source.data[100_000:100_008]
+
+
+def test_a_file_that_is_replaced_stays_what_it_was(tmp_path: Path) -> None:
+    """That is how images are written here, and what others should do."""
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    source = open_source(path)
+    with replacing(path) as out:
+        out.write(b"another image")
+    assert source.data[0:] == CONTENTS
+    path.unlink()
+    assert source.data[150_000:150_008] == CONTENTS[150_000:150_008]
+
+
+def test_a_disk_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    source = open_source(path)
+
+    def fail(*args: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "pread", fail)
+    with pytest.raises(ImageError, match="cannot be read: Input/output error"):
+        source.data[0:8]
+
+
+def test_reads_that_the_system_answers_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    source = open_source(path)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda descriptor, size, at: pread(descriptor, min(size, 1000), at))
+    assert source.data[5:50_005] == CONTENTS[5:50_005]
+
+
+def test_a_closed_source_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(CONTENTS)
+    source = open_source(path)
+    source.close()
+    source.close()
+    with pytest.raises(UsageError, match="the image is closed"):
+        source.data[0:8]
 
 
 def test_files_are_not_left_open(tmp_path: Path) -> None:
