@@ -38,7 +38,8 @@ from physmem import abi, address
 from physmem.dump import Dump, open_dump
 from physmem.e820 import MemoryMap
 from physmem.errors import AddressError, PhysmemError, UsageError
-from physmem.image.write import write_elf
+from physmem.image.pieces import Progress
+from physmem.image.save import Target, save_image
 from physmem.ram import Ram
 
 if TYPE_CHECKING:
@@ -384,14 +385,39 @@ class Machine:
             raise
         return list(run.lines())
 
-    def save(self, path: _Path) -> None:
-        """Write an ELF core: all that was in the image, at the same addresses and with the same notes, as it is now.
+    def save(
+        self,
+        path: _Path,
+        format: str | None = None,
+        compression: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
+        """Write all that was in the image, at the same addresses and with the same notes, as it is now.
 
-        The file appears whole or not at all; a name that ends in .gz, .xz or .zst is compressed.
+        The file appears whole or not at all; a name that ends in .gz, .xz or .zst is compressed.  Memory that nobody
+        has touched takes no room, and no time to speak of.
 
+        :param format: ``elf``, ``kdump``, ``lime`` or ``raw``; default: by the ending of the name, or an ELF core
+        :param compression: of the pages of a kdump-compressed file: ``zlib``, ``zstd``, ``lzo``, ``snappy``, ``none``
+        :param progress: told how many bytes of memory have been written since the last time
+        :returns: what the format cannot hold, each in a line
         :raises ImageError: it cannot be written
+        :raises UsageError: there is no such format
         """
-        write_elf(path, self.ram, self.dump.image.notes, virt_of=self.mm.page_offset)
+        frames = None
+        # A closed image does not tell any more what memory the machine had.
+        with suppress(UsageError):
+            frames = self.dump.image.frames
+        return save_image(
+            Target.of(path, format, compression),
+            self.ram,
+            self.dump.image.notes,
+            page_offset=self.mm.page_offset,
+            kernel=self.dump.kernel_mapping(),
+            frames=frames,
+            untouched=self.ram.untouched(),
+            progress=progress,
+        )
 
     @property
     def ram(self) -> Ram:

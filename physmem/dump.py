@@ -19,6 +19,7 @@ import numpy.typing as npt
 from physmem import paging
 from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError
 from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
+from physmem.image.write import Mapping
 from physmem.kallsyms import KernelSymbols
 from physmem.kernel_layout import find_kallsyms, own_layout
 from physmem.memory import PhysicalMemory
@@ -207,6 +208,17 @@ class Dump:
         if f.size is None or f.size > 8:
             raise LayoutError(f"struct {tag}.{name} is not an integer")
         return int.from_bytes(self.read(va + f.offset, f.size), "little", signed=bool(f.signed))
+
+    def kernel_mapping(self) -> Mapping | None:
+        """Where the kernel's image is, for debuggers; None if VMCOREINFO tells them, or nothing does."""
+        if "NUMBER(phys_base)" in self.info:
+            return None
+        with contextlib.suppress(PhysmemError):
+            start, end = self.symbols["_text"], self.symbols["_end"]
+            phys = self.regions.image.phys(start)
+            if start < end and end in self.regions.image:
+                return Mapping(start, phys, phys + end - start)
+        return None
 
     # -- nodes and the page array --------------------------------------------
 

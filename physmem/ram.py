@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from physmem.errors import AbsentError, AddressError, ImageError, UsageError
 from physmem.ranges import Ranges
+from physmem.residency import untouched
 
 if TYPE_CHECKING:
     from physmem.image import Image
@@ -52,6 +53,7 @@ class Ram:
             raise UsageError(f"physical memory of {size:#x} bytes: must be above 0 and at most {MAX_SIZE:#x}")
         if size % PAGE_SIZE:
             raise UsageError(f"physical memory of {size:#x} bytes: not a multiple of the page size")
+        self._anonymous = _buffer is None
         if _buffer is None:
             try:
                 _buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
@@ -103,6 +105,12 @@ class Ram:
         for phys, data in image.segments():
             ram.as_u8[phys : phys + len(data)] = data
         return ram
+
+    def untouched(self) -> Ranges:
+        """Memory that is zeros because nobody has touched it, as far as the host tells; without touching it."""
+        if not self._anonymous:
+            return Ranges()
+        return untouched(np.frombuffer(self.as_u8, np.uint8).ctypes.data, self.size)
 
     # -- whole bytes ---------------------------------------------------------
 

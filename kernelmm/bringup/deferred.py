@@ -33,6 +33,7 @@ from kernelmm.bringup.rounding import div_round_up
 from physmem import abi
 from physmem.errors import AddressError
 from physmem.ram import Ram
+from physmem.ranges import Ranges
 
 __all__ = ["BLOCK", "DeferredRam", "Span", "fill"]
 
@@ -98,6 +99,10 @@ class DeferredRam(Ram):
         if span is not None:
             first = (phys - span.phys) // _BLOCK_BYTES
             self._initialise(self._blocks(span, first, first + 1), span, first)
+
+    def untouched(self) -> Ranges:
+        # Who looks there does not see zeros.
+        return super().untouched() - Ranges((span.phys, span.end) for span in self._spans)
 
     # -- whoever looks sees it initialised ------------------------------------
 

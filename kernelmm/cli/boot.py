@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kernelmm.cli.common import engine_option
-from physmem.cli.common import echo_json, example, json_option
+from kernelmm.cli.common import engine_option, save
+from physmem.cli.common import echo_json, example, json_option, target_options
 from physmem.e820 import MemoryMap, parse_size
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     epilog=example(
         "kernelmm boot --mem 256M --nodes 2 -o m.vmcore",
         "kernelmm boot --e820 /proc/iomem --cpus 4",
+        "kernelmm boot --mem 4G -o m.kdump --compression zstd",
         "kernelmm boot --mem 1T",
     )
 )
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 @click.option(
     "--zonelist-order", type=click.Choice(["default", "node", "zone"]), default="default", help="Which zones are next."
 )
-@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write the memory (an ELF core).")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write the memory, as an image.")
+@target_options
 @engine_option
 @json_option
 def command(
@@ -47,6 +49,8 @@ def command(
     cma: str | None,
     zonelist_order: str,
     output: str | None,
+    format_: str | None,
+    compression: str | None,
     as_json: bool,
 ) -> None:
     """Boot a machine, and say what it has; it is gone afterwards, but for its image."""
@@ -62,7 +66,7 @@ def command(
     options = {name: parse_size(size) for name, size in sizes.items() if size is not None}
     with Machine.boot(memory, cpus=cpus, zonelist_order=zonelist_order, **options) as machine:
         if output is not None:
-            machine.save(output)
+            save(machine, output, format_, compression)
         if as_json:
             variables = ("totalram_pages", "totalreserve_pages", "min_free_kbytes")
             echo_json({name: machine.kernel.var(name) for name in variables} | {"zones": zones(machine)})

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from physmem import engine
-from physmem.cli.common import DumpOptions
+from physmem.cli.common import DumpOptions, progress_bar, warn
 from physmem.image.output import replacing
 
 if TYPE_CHECKING:
     from kernelmm.machine import Machine
 
-__all__ = ["attach", "engine_option", "text_output"]
+__all__ = ["attach", "engine_option", "save", "text_output"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -45,6 +45,14 @@ def attach(image: str, options: DumpOptions) -> Machine:
     from kernelmm.machine import Machine  # imports hot rooms
 
     return Machine.attach(image, options.layout, options.symbols)
+
+
+def save(machine: Machine, path: str, format_: str | None, compression: str | None) -> None:
+    """Write a machine's memory, as the options say; what the format cannot hold is a warning."""
+    with progress_bar("saving", machine.ram.ranges.total()) as progress:
+        lost = machine.save(path, format_, compression, progress)
+    for line in lost:
+        warn(f"{path}: {line}")
 
 
 @contextlib.contextmanager

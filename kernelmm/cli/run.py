@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kernelmm.cli.common import attach, engine_option, text_output
+from kernelmm.cli.common import attach, engine_option, save, text_output
 from physmem import engine
-from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, example, json_option
+from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, example, json_option, target_options
 from physmem.errors import PhysmemError, UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ class Difference:
 @click.argument("script", type=click.Path())
 @click.option("--results", metavar="FILE", type=click.Path(), help="Write a line for each operation ('-': here).")
 @click.option("--expect", metavar="FILE", type=click.Path(), help="Compare the results; exit with 1 if they differ.")
-@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write the memory afterwards (an ELF core).")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write the memory afterwards.")
+@target_options
 @click.option("--trace", metavar="FILE", type=click.Path(), help="Write the kmem tracepoints as ftrace text.")
 @click.option("--dmesg", metavar="FILE", type=click.Path(), help="Write what the kernel printed ('-': here).")
 @click.option("--debug-vm", is_flag=True, help="Check the kernel's assertions (CONFIG_DEBUG_VM).")
@@ -74,6 +75,8 @@ def command(
     results: str | None,
     expect: str | None,
     output: str | None,
+    format_: str | None,
+    compression: str | None,
     trace: str | None,
     dmesg: str | None,
     debug_vm: bool,
@@ -108,7 +111,7 @@ def command(
         for line in machine.console.lines:
             write_dmesg(line)
         if output is not None:
-            machine.save(output)
+            save(machine, output, format_, compression)
     difference = None if wanted is None else first_difference(run, wanted)
     if as_json:
         echo_json(summary(run, machine) | {"difference": difference and asdict(difference)})

@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 _VERBS = {
     verb: f"physmem.cli.{verb}"
-    for verb in ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "page", "vtop", "check", "diff", "layout")
+    for verb in ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "page", "vtop", "check", "diff", "convert", "layout")
 }
 
 main = Program("physmem", _VERBS, "Open the memory image of a Linux machine, and see how it uses its memory.")

@@ -26,7 +26,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -50,6 +50,8 @@ __all__ = [
     "example",
     "hex64",
     "json_option",
+    "progress_bar",
+    "target_options",
     "warn",
 ]
 
@@ -168,6 +170,31 @@ def dump_options(command: F) -> F:
         return command(*args, options=DumpOptions(layout, symbols), **kwargs)
 
     return wrapper  # type: ignore[return-value]
+
+
+#: As in ``physmem.image.save``, which --help does not need.
+IMAGE_FORMATS = ("elf", "kdump", "lime", "raw")
+PAGE_COMPRESSIONS = ("zlib", "lzo", "snappy", "zstd", "none")
+
+
+def target_options(command: F) -> F:
+    """Give a command ``--format`` and ``--compression``, of the image that it writes; None if not given."""
+    command = click.option(
+        "--compression", type=click.Choice(PAGE_COMPRESSIONS), help="Of the pages of a kdump file.  [default: zlib]"
+    )(command)
+    return click.option(
+        "--format", "format_", type=click.Choice(IMAGE_FORMATS), help="Of the image.  [default: by its name, or elf]"
+    )(command)
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error, if that is a terminal; gives what is to be told of each step."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    with click.progressbar(length=total, label=label, file=sys.stderr, update_min_steps=max(total // 500, 1)) as bar:
+        yield bar.update
 
 
 def json_option(command: F) -> F:

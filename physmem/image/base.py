@@ -39,6 +39,7 @@ class Image(ABC):
     :ivar ranges: the physical byte addresses that are present
     :ivar notes: the notes of the image, in order; none if the format has none
     :ivar vmcoreinfo: the entries of the kernel's VMCOREINFO; empty if the image has none
+    :ivar frames: the physical memory that the machine had, present or not; None if the format does not tell
     """
 
     path: str
@@ -46,6 +47,7 @@ class Image(ABC):
     ranges: Ranges
     notes: tuple[Note, ...]
     vmcoreinfo: dict[str, str]
+    frames: Ranges | None = None
 
     @property
     def size(self) -> int:

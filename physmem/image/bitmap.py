@@ -9,6 +9,7 @@ of the machine.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -25,6 +26,8 @@ _BLOCK_SHIFT = 9
 _BLOCK = 1 << _BLOCK_SHIFT
 # Bytes of a bitmap that are taken apart at a time.
 _SLICE = 1 << 18
+# Pages of a bitmap whose runs are listed at a time.
+_WINDOW = 1 << 20
 
 
 class PageBitmap:
@@ -87,10 +90,14 @@ class PageBitmap:
         for first in range(start >> 3, -(-end // 8), _SLICE):
             base = max(8 * first, start)
             upto = min(8 * (first + _SLICE), end)
-            octets = np.frombuffer(self.bits, np.uint8, -(-upto // 8) - first, first)
-            bits = np.unpackbits(octets, bitorder="little")[base - 8 * first : upto - 8 * first]
-            # A run begins and ends where a bit differs from the one before.
-            edges = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2) + base
+            count = self.rank(upto) - self.rank(base)
+            if count in (0, upto - base):
+                edges = np.array([[base, upto]] if count else [], np.int64).reshape(-1, 2)
+            else:
+                octets = np.frombuffer(self.bits, np.uint8, -(-upto // 8) - first, first)
+                bits = np.unpackbits(octets, bitorder="little")[base - 8 * first : upto - 8 * first]
+                # A run begins and ends where a bit differs from the one before.
+                edges = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2) + base
             last = pieces[-1]
             if len(last) and len(edges) and last[-1, 1] == edges[0, 0]:
                 edges[0, 0] = last[-1, 0]
@@ -119,6 +126,17 @@ class PageRanges(Ranges):
         self._starts = runs[:, 0].tolist()
         self._ends = runs[:, 1].tolist()
         return getattr(self, name)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        # Without the lists, which would be the size of the dump's page array.
+        start = end = 0
+        for first in range(0, 8 * len(self._bitmap.bits), _WINDOW):
+            for begin, upto in self._bitmap.runs(first, first + _WINDOW).tolist():
+                if begin != end and start < end:
+                    yield start << _PAGE_SHIFT, end << _PAGE_SHIFT
+                start, end = start if begin == end and start < end else begin, upto
+        if start < end:
+            yield start << _PAGE_SHIFT, end << _PAGE_SHIFT
 
     @property
     def end(self) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Decompression of single pages: zlib, LZO1X, snappy, zstd.
+"""Compression of single pages: zlib, LZO1X, snappy, zstd.
 
 zlib comes with Python and zstd with this package.  LZO and snappy are extras:
 without them an image opens, and a page that needs one says what to install.
@@ -9,16 +9,19 @@ its size.
 
 from __future__ import annotations
 
+import importlib
 import zlib
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import zstandard
 
-__all__ = ["CodecError", "lzo", "snappy", "unzlib", "unzstd"]
+__all__ = ["CodecError", "lzo", "lzo_encoder", "snappy", "snappy_encoder", "unzlib", "unzstd"]
 
 Decoder = Callable[[bytes, int], bytes]
 
+_NAMES = {"snappy": "snappy", "lzo": "LZO"}
 _ZSTD = zstandard.ZstdDecompressor()
 
 
@@ -62,13 +65,29 @@ def _exactly(data: bytes, size: int) -> bytes:
     return data
 
 
+def snappy_encoder() -> Callable[[bytes], bytes]:
+    """What compresses a page as ``snappy`` decompresses it; CodecError if that cannot be done here."""
+    codec = _module("cramjam", "snappy").snappy
+    return lambda page: bytes(codec.compress_raw(page))
+
+
+def lzo_encoder() -> Callable[[bytes], bytes]:
+    """What compresses a page as ``lzo`` decompresses it; CodecError if that cannot be done here."""
+    compress: Callable[[bytes], bytes] = _module("lzallright", "lzo").LZOCompressor().compress
+    return compress
+
+
+def _module(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise CodecError(f'{_NAMES[extra]} data: needs the module {name} (pip install "physmem[{extra}]")') from None
+
+
 @cache
 def _snappy() -> Decoder:
-    try:
-        from cramjam import DecompressionError
-        from cramjam import snappy as codec
-    except ImportError:
-        raise CodecError('snappy data: needs the module cramjam (pip install "physmem[snappy]")') from None
+    module = _module("cramjam", "snappy")
+    codec = module.snappy
 
     def decode(data: bytes, size: int) -> bytes:
         try:
@@ -77,7 +96,7 @@ def _snappy() -> Decoder:
             if said != size:
                 raise CodecError(f"snappy data of {said} bytes, not {size}")
             return bytes(codec.decompress_raw(data))
-        except DecompressionError as error:
+        except module.DecompressionError as error:
             raise CodecError(f"not snappy data: {error}") from None
 
     return decode
@@ -85,15 +104,12 @@ def _snappy() -> Decoder:
 
 @cache
 def _lzo() -> Decoder:
-    try:
-        from lzallright import LZOCompressor, LZOError
-    except ImportError:
-        raise CodecError('LZO data: needs the module lzallright (pip install "physmem[lzo]")') from None
+    module = _module("lzallright", "lzo")
 
     def decode(data: bytes, size: int) -> bytes:
         try:
-            return _exactly(LZOCompressor.decompress(data, size), size)
-        except LZOError as error:
+            return _exactly(module.LZOCompressor.decompress(data, size), size)
+        except module.LZOError as error:
             raise CodecError(f"not LZO data: {error}") from None
 
     return decode

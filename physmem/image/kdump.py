@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,7 @@ from physmem.image.base import MAX_PHYS, Image
 from physmem.image.bitmap import PageBitmap, PageRanges
 from physmem.image.contents import Contents
 from physmem.image.notes import Note
+from physmem.ranges import Ranges
 
 __all__ = ["Kdump"]
 
@@ -69,6 +70,7 @@ class _Header(NamedTuple):
     start: int
     end: int
     bitmap: tuple[int, int]
+    frames: tuple[int, int] | None
     descriptors: int
     vmcoreinfo: tuple[int, int]
     notes: tuple[int, int]
@@ -92,6 +94,8 @@ class Kdump(Image):
         self._data = contents.data
         self._closed = False
         header = _header(contents)
+        self._frames = header.frames
+        self._frames_count = header.pages
         self.format = f"{header.name} ({contents.kind})" if contents.kind else header.name
         self.span = header.start << _SHIFT, header.end << _SHIFT
         # The descriptors are counted in the file's bitmap, whether or not the pages are there.
@@ -107,6 +111,12 @@ class Kdump(Image):
         self.ranges = PageRanges(self._present)
         self.notes, self.vmcoreinfo = _information(contents, header)
         self._page = lru_cache(maxsize=_CACHED)(self._load)
+
+    @cached_property
+    def frames(self) -> Ranges | None:  # type: ignore[override]
+        if self._frames is None:
+            return None
+        return PageRanges(PageBitmap(self._contents.read(*self._frames, "the bitmap"), self._frames_count))
 
     @property
     def size(self) -> int:
@@ -263,7 +273,9 @@ def _header(contents: Contents) -> _Header:
     bitmap_size = bitmap_blocks * _PAGE
     descriptors = bitmap_at + bitmap_size
     # Two bitmaps if there is room for two; the second says what was dumped.
+    frames = None
     if bitmap_blocks >= 2 * -(-pages // (8 * _PAGE)):
+        frames = bitmap_at, -(-pages // 8)
         bitmap_at += bitmap_size // 2
         bitmap_size //= 2
     if 8 * bitmap_size < pages:
@@ -275,6 +287,7 @@ def _header(contents: Contents) -> _Header:
         start=start,
         end=end,
         bitmap=(bitmap_at, -(-pages // 8)),
+        frames=frames,
         descriptors=descriptors,
         vmcoreinfo=sub[5:7],
         notes=sub[7:9],

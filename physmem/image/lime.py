@@ -16,7 +16,7 @@ from physmem.errors import ImageError
 from physmem.image.base import MAX_PHYS, Extent, MappedImage
 from physmem.image.source import Source
 
-__all__ = ["AVML_MAGIC", "HEADER", "MAGIC", "MAX_BLOCKS", "Lime", "read_header"]
+__all__ = ["AVML_MAGIC", "HEADER", "MAGIC", "MAX_BLOCKS", "VERSION", "Lime", "read_header"]
 
 MAGIC = b"EMiL"
 #: What AVML writes in its place when it compresses.
@@ -26,7 +26,10 @@ HEADER = struct.Struct("<4sIQQ8x")
 #: The most ranges that are read; a machine has a few dozen, and AVML cuts them in pieces of 16 MiB.
 MAX_BLOCKS = 1 << 22
 
-_VERSIONS = {MAGIC: 1, AVML_MAGIC: 2}
+#: That of MAGIC.
+VERSION = 1
+
+_VERSIONS = {MAGIC: VERSION, AVML_MAGIC: 2}
 
 
 class Lime(MappedImage):

@@ -25,10 +25,11 @@ from physmem.errors import ImageError
 from physmem.image import compression
 from physmem.image.sparse import SparseFile
 
-__all__ = ["Output", "replacing", "replacing_file"]
+__all__ = ["Output", "replacing", "replacing_file", "write_zeros"]
 
 _TEMPORARY = re.compile(r"\.physmem-[0-9a-f]{16}")
 _TMPFILE = getattr(os, "O_TMPFILE", 0)
+_ZEROS = bytes(1 << 20)
 _DESCRIPTORS = "/proc/self/fd"
 # What a file system or a kernel without O_TMPFILE may answer.
 _UNSUPPORTED = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL}
@@ -42,6 +43,15 @@ class Output(Protocol):
 
     def close(self) -> None:
         """Finish; for ``replacing`` alone to call."""
+
+
+def write_zeros(out: Output, size: int) -> None:
+    """Append ``size`` zeros, without writing them where they need not be; raises OSError."""
+    if isinstance(out, SparseFile):
+        out.skip(size)
+        return
+    for done in range(0, size, len(_ZEROS)):
+        out.write(_ZEROS[: size - done])
 
 
 class _NewFile:

@@ -31,6 +31,10 @@ class SparseFile:
                 self._file.write(block)
         return len(data)
 
+    def skip(self, size: int) -> None:
+        """Append ``size`` zeros; raises OSError."""
+        self._file.seek(size, os.SEEK_CUR)
+
     def close(self) -> None:
         """Give the file its length, in case it ends in a hole; raises OSError."""
         self._file.truncate(self._file.tell())

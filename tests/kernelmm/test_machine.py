@@ -468,7 +468,10 @@ def test_a_closed_machine_still_has_its_memory(machine: Machine, tmp_path: Path)
     machine.close()
     machine.close()
     assert machine.alloc_page(GFP_KERNEL) is not None
-    machine.save(tmp_path / "after.vmcore")
+    machine.save(tmp_path / "after.kdump")
+    with Machine.attach(tmp_path / "after.kdump") as other:
+        pass
+    other.save(tmp_path / "again.vmcore")
 
 
 def test_images_that_cannot_be_attached(tmp_path: Path, oracle: Callable[[str], Any]) -> None:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,18 +18,28 @@ import pytest
 from kernelmm import gfp
 from kernelmm.machine import Machine
 from physmem import abi, address
-from physmem.dump import open_dump
+from physmem.convert import convert, opened
+from physmem.dump import Dump, open_dump
 from physmem.image import open_image
+from physmem.image.save import Target
+from physmem.inspect.buddyinfo import buddyinfo
+from physmem.inspect.zones import populated_zones
 
 PG_LRU, PG_PRIVATE = 1 << abi.PG_lru, 1 << abi.PG_private
 CACHE, PRIVATE_CACHE, ANONYMOUS = 40, 7, 25
+
+
+# Beside the interpreter are the tools that come from PyPI.
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+ORACLE = Path(__file__).parents[1] / "data" / "oracle"
+VMCORES = Path(__file__).parents[1] / "data" / "vmcores"
 
 
 def tool(name: str) -> Callable[..., str]:
     """A way to call a tool that must succeed; its output."""
 
     def call(*arguments: object) -> str:
-        command = [name, *map(str, arguments)]
+        command = [shutil.which(name, path=PATH) or name, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -37,7 +49,7 @@ def tool(name: str) -> Callable[..., str]:
 
 def needs(name: str) -> pytest.MarkDecorator:
     """Skip where a tool is not installed (all of them come with Debian; drgn from PyPI)."""
-    return pytest.mark.skipif(shutil.which(name) is None, reason=f"{name} is not installed")
+    return pytest.mark.skipif(shutil.which(name, path=PATH) is None, reason=f"{name} is not installed")
 
 
 def own(machine: Machine, count: int, flags: int, mapping: int) -> None:
@@ -71,9 +83,22 @@ def vmcore(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["elf", "kdump", "kdump lzo", "kdump none"])
+def saved(request: pytest.FixtureRequest, machine: Machine, tmp_path: Path) -> Path:
+    """The machine in a format that every makedumpfile reads."""
+    path = tmp_path / "saved"
+    assert machine.save(path, *request.param.split()) == []
+    return path
+
+
+def free_lists(dump: Dump) -> str:
+    return buddyinfo(populated_zones(dump))
+
+
 @needs("makedumpfile")
-def test_makedumpfile_counts_as_we_do(machine: Machine, vmcore: Path, tmp_path: Path) -> None:
+def test_makedumpfile_counts_as_we_do(machine: Machine, saved: Path, tmp_path: Path) -> None:
     """What it leaves out of a dump, and what its dump still has."""
+    vmcore = saved
     report = tool("makedumpfile")("--message-level", 16, "-d", 31, vmcore, tmp_path / "out")
     counts = {name: int(value, 16) for name, value in re.findall(r"^ *(\w[\w -]+?) *: (0x[0-9a-f]+)$", report, re.M)}
     assert counts["Free pages"] == machine.kernel.var("vm_stat", 0) + pending(machine)
@@ -91,6 +116,7 @@ def test_makedumpfile_counts_as_we_do(machine: Machine, vmcore: Path, tmp_path: 
     with open_dump(tmp_path / "out") as opened:
         assert opened.info.release == "4.0.0-kernelmm"
         assert opened.max_pfn == machine.dump.max_pfn
+        assert free_lists(opened) == free_lists(machine.dump)
 
 
 def pending(machine: Machine) -> int:
@@ -119,15 +145,26 @@ print(json.dumps(prog.read(0x1000000, 64, physical=True).hex()))
 """
 
 
+def drgn(script: str, vmcore: Path, tmp_path: Path) -> list[str]:
+    """What a script prints about a dump without debugging information."""
+    (tmp_path / "script.py").write_text(script)
+    return tool("drgn")("-q", "-c", vmcore, "--no-default-symbols", tmp_path / "script.py").splitlines()
+
+
 @needs("drgn")
-@pytest.mark.parametrize("compressed", [False, True])
-def test_drgn_reads_the_same_bytes(machine: Machine, vmcore: Path, tmp_path: Path, compressed: bool) -> None:
+@pytest.mark.parametrize(
+    "how", ["elf", "kdump", "kdump zstd", "kdump lzo", "kdump snappy", "kdump none", "makedumpfile"]
+)
+def test_drgn_reads_the_same_bytes(machine: Machine, vmcore: Path, tmp_path: Path, how: str) -> None:
     """In the direct map, the kernel's image and the page array, with no debugging information."""
-    if compressed:
+    if how == "makedumpfile":
         if shutil.which("makedumpfile") is None:
             pytest.skip("makedumpfile is not installed")
         tool("makedumpfile")("-c", "-d", 1, vmcore, tmp_path / "kdump")
         vmcore = tmp_path / "kdump"
+    else:
+        vmcore = tmp_path / "saved"
+        machine.save(vmcore, *how.split())
     kernel = machine.kernel
     zone = kernel.zone(1, 1)
     regions = {
@@ -136,11 +173,23 @@ def test_drgn_reads_the_same_bytes(machine: Machine, vmcore: Path, tmp_path: Pat
         "data": kernel.symbols["init_uts_ns"],
         "page array": machine.pfn_to_page(kernel.get(zone.at, "zone.zone_start_pfn") + 5),
     }
-    script = tmp_path / "script.py"
-    script.write_text(f"input_text = {json.dumps(json.dumps(regions))}\n{DRGN}")
-    output = tool("drgn")("-q", "-c", vmcore, "--no-default-symbols", script).splitlines()
+    output = drgn(f"input_text = {json.dumps(json.dumps(regions))}\n{DRGN}", vmcore, tmp_path)
     assert json.loads(output[-2]) == {name: machine.dump.read(va, 64).hex() for name, va in regions.items()}
     assert json.loads(output[-1]) == machine.ram.read(0x1000000, 64).hex()
+
+
+@needs("drgn")
+@pytest.mark.parametrize("name", ["converted.vmcore", "converted.kdump"])
+@pytest.mark.parametrize("image", [ORACLE / "n128_s1" / "A.vmcore.xz", VMCORES / "deb61-1g-2node" / "image.vmcore.xz"])
+def test_drgn_reads_what_was_converted(image: Path, name: str, tmp_path: Path) -> None:
+    """A 4.0 kernel does not say where it was loaded: that is in the program header of its image."""
+    with opened(str(image)) as source:
+        convert(source, Target.of(tmp_path / name))
+    with open_dump(image) as dump:
+        addresses = [dump.symbols["init_uts_ns"], dump.pgdats[0], dump.mem_map + 64 * 5000]
+        expected = [dump.read(va, 64).hex() for va in addresses]
+    script = f"for va in {addresses}: print(prog.read(va, 64).hex())"
+    assert drgn(script, tmp_path / name, tmp_path)[-3:] == expected
 
 
 @needs("gdb")
@@ -155,8 +204,13 @@ def test_gdb_reads_it(machine: Machine, vmcore: Path) -> None:
 
 
 @needs("crash")
-@needs("makedumpfile")
-def test_crash_knows_the_kernel(vmcore: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["elf", "kdump", "kdump zstd", "makedumpfile"])
+def test_crash_knows_the_kernel(machine: Machine, vmcore: Path, tmp_path: Path, how: str) -> None:
     """By its release.  To analyse a dump it wants the kernel's debugging information, of which there is none."""
-    tool("makedumpfile")("-d", 31, vmcore, tmp_path / "out")
+    if how == "makedumpfile":
+        if shutil.which("makedumpfile") is None:
+            pytest.skip("makedumpfile is not installed")
+        tool("makedumpfile")("-d", 31, vmcore, tmp_path / "out")
+    else:
+        machine.save(tmp_path / "out", *how.split())
     assert tool("crash")("--osrelease", tmp_path / "out").splitlines()[-1] == "4.0.0-kernelmm"

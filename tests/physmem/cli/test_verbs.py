@@ -54,7 +54,7 @@ def test_help_has_an_example_that_works(verb, run, tmp_path):
     for line in examples:
         _, *args = shlex.split(line)
         if "-o" in args:
-            args[args.index("-o") + 1] = str(tmp_path / "out.json")
+            args[args.index("-o") + 1] = str(tmp_path / args[args.index("-o") + 1])
         result = run(*args)
         assert result.exit_code == (1 if verb == "diff" else 0), result.output
         assert result.stdout

@@ -18,7 +18,7 @@ from physmem.image import elf_format as elf
 from physmem.image import notes as elf_notes
 from physmem.image import open_image
 from physmem.image.notes import Note, vmcoreinfo_note
-from physmem.image.write import PAGE_OFFSET, write_elf
+from physmem.image.write import PAGE_OFFSET, Mapping, write_elf
 from physmem.memory import PhysicalMemory
 from physmem.ranges import Ranges
 
@@ -118,16 +118,51 @@ def test_form_of_the_file(tmp_path: Path) -> None:
     note_header, *loads = headers(data)
     encoded = elf_notes.encode([note])
     at = 64 + 4 * 56
-    assert note_header == (elf.PT_NOTE, 0, at, 0, 0, len(encoded), len(encoded), 4)
+    assert note_header == (elf.PT_NOTE, 0, at, 0, 0, len(encoded), len(encoded), 0)
     assert data[at : at + len(encoded)] == encoded
     for (start, end), (kind, flags, offset, virtual, physical, in_file, in_memory, alignment) in zip(
         memory.ranges, loads, strict=True
     ):
-        assert (kind, flags, alignment) == (elf.PT_LOAD, 7, 4096)
+        assert (kind, flags, alignment) == (elf.PT_LOAD, 7, 0)
         assert (physical, in_file, in_memory) == (start, end - start, end - start)
         assert virtual == 0xFFFF880000000000 + start
         assert offset % 4096 == start % 4096
         assert data[offset : offset + end - start] == memory.read(start, end - start)
+
+
+def test_the_kernels_image_is_named_twice_and_stored_once(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    memory = Memory((0x1000, 0x3000), (0x200000, 0x240000), (0x250000, 0x300000))
+    write_elf(path, memory, kernel=Mapping(0xFFFFFFFF81010000, 0x210000, 0x280000))
+    first, second, *others = headers(path.read_bytes())
+    assert [header[3:6] for header in (first, second)] == [
+        (0xFFFFFFFF81010000, 0x210000, 0x30000),
+        (0xFFFFFFFF81050000, 0x250000, 0x30000),
+    ]
+    assert first[2] == others[1][2] + 0x10000
+    assert second[2] == others[2][2]
+    assert path.stat().st_size == others[2][2] + 0xB0000
+    assert_same(path, memory)
+    write_elf(path, memory, kernel=Mapping(0xFFFFFFFF81010000, 0x400000, 0x480000))
+    assert len(headers(path.read_bytes())) == 3
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_memory_that_nobody_touched_is_not_read(tmp_path: Path, suffix: str) -> None:
+    """Whatever this memory would say."""
+    path = tmp_path / f"image{suffix}"
+    memory = Memory((0x1800, 0x500000), (0x600000, 0x600100))
+    known = Ranges([(0, 0x1A00), (0x2000, 0x400000), (0x4F0000, 0x600010)])
+    done: list[int] = []
+    write_elf(path, memory, untouched=known, progress=done.append)
+    assert sum(done) == memory.ranges.total()
+    with open_image(path) as image:
+        assert image.ranges == memory.ranges
+        for start, end in memory.ranges:
+            expected = bytearray(memory.read(start, end - start))
+            for first, last in known.clip(start, end):
+                expected[first - start : last - start] = bytes(last - first)
+            assert image.read(start, end - start) == bytes(expected)
 
 
 def test_virtual_addresses(tmp_path: Path) -> None:
