@@ -43,8 +43,10 @@ from physmem.image.save import Target, save_image
 from physmem.ram import Ram
 
 if TYPE_CHECKING:
+    from kernelmm.study.explain_model import Explanation
     from kernelmm.validate.history import History
     from kernelmm.validate.verdict import Verdict
+    from physmem.inspect.explain import AddressExplanation
 
 __all__ = ["Machine"]
 
@@ -116,6 +118,11 @@ class Machine:
         release = self.dump.info.get("OSRELEASE", "?")
         nodes, cpus = len(self.dump.pgdats), self.mm.nr_cpus
         return f"<Machine Linux {release}, {self.dump.max_pfn} pages, {nodes} nodes, {cpus} CPUs>"
+
+    def _repr_html_(self) -> str:
+        from kernelmm.study.notebook import machine_html
+
+        return machine_html(self)
 
     # -- allocating ----------------------------------------------------------
 
@@ -344,6 +351,26 @@ class Machine:
     def dmesg(self) -> str:
         """What the kernel printed since the machine was booted or attached, one line each."""
         return "".join(f"{line}\n" for line in self.console.lines)
+
+    def explain(self, *operations: str, html: _Path | None = None) -> Explanation:
+        """What operations would do to this machine, and how: tried on a copy, watched as they run.
+
+        ``m.explain("alloc GFP_KERNEL 3", "free $ 3")``; the words are :mod:`kernelmm.study.explain_calls`'.  The
+        result is text when printed, and a tree in a notebook.
+
+        :param html: a file for a page to step through it, back and forth
+        :raises UsageError: an operation is malformed, or the machine is too large to be copied
+        :raises PhysmemError: an argument is not one of this machine
+        """
+        from kernelmm.study.explain_apart import explain_copy
+
+        return explain_copy(self, operations, html)
+
+    def translate(self, addr: int) -> AddressExplanation:
+        """A virtual address explained: its bits, the page tables' entries, its ``struct page``, and back."""
+        from physmem.inspect.explain import explain_address
+
+        return explain_address(self.dump, addr)
 
     # -- tuning --------------------------------------------------------------
 

@@ -111,3 +111,8 @@ class PageView:
             f"<page {self.page:#x} pfn:{self.pfn} node:{self.nid} zone:{self.zone} "
             f"count:{self['_count']} mapcount:{self['_mapcount'] + 1} flags:{flags or '-'} order:{self.order}>"
         )
+
+    def _repr_html_(self) -> str:
+        from kernelmm.study.notebook import page_html
+
+        return page_html(self)

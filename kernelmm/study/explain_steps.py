@@ -131,7 +131,7 @@ def film(machine: Machine, explanation: Explanation) -> dict[str, Any]:
             scene.put(change)
         if len(frames) >= MAX_STEPS:
             continue
-        now = scene.look() if step.changes else before
+        now = scene.look() if any(map(_is_shown, step.changes)) else before
         frames.append(
             {
                 "o": step.operation,
@@ -164,6 +164,11 @@ def film(machine: Machine, explanation: Explanation) -> dict[str, Any]:
         "page_offset": f"{machine.mm.page_offset:#x}",
         "start": start,
     }
+
+
+def _is_shown(change: Change) -> bool:
+    """Whether a word is one that the lists and pages are read from."""
+    return change.kind == "page" or change.field.startswith(("free_area", "pcp"))
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> list[list[Any]]:
