@@ -12,6 +12,7 @@ _VERBS = {
     "boot": "kernelmm.cli.boot",
     "run": "kernelmm.cli.run",
     "explain": "kernelmm.cli.explain",
+    "quiz": "kernelmm.cli.quiz",
     "validate": "kernelmm.cli.validate",
 }
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 from kernelmm.machine import Machine
 from kernelmm.study.explain_calls import Performed, Request, parse_requests
@@ -25,7 +25,9 @@ from kernelmm.study.run import MEMORY_FAULTS, memory_fault
 from kernelmm.study.trace import Event
 from physmem.errors import PhysmemError
 
-__all__ = ["explain"]
+__all__ = ["explain", "watch"]
+
+T = TypeVar("T")
 
 #: What the code's names for physical addresses are the addresses of.
 BASES = {"at": "page", "z": "zone", "pageset": "pageset", "zref": "zoneref", "head_at": "head", "buddy_at": "buddy"}
@@ -57,6 +59,18 @@ def explain(machine: Machine, operations: Iterable[str] | str) -> Explanation:
         if operation.error is not None:
             break
     return found
+
+
+def watch(machine: Machine, call: Callable[[], T]) -> tuple[T, list[Call]]:
+    """Make a call into the allocator's rooms; what it returned, and the functions that ran.
+
+    :raises UsageError: the engine is compiled
+    """
+    recorder = Recorder(machine.mm)
+    with recorder.watching():
+        result = call()
+    teller = _Teller(Names(machine.mm, machine.dump))
+    return result, [teller.call(each) for each in recorder.calls]
 
 
 def _perform(machine: Machine, names: Names, request: Request, done: list[Performed]) -> tuple[Operation, int]:

@@ -10,11 +10,11 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kernelmm.study.explain_model import Call, Change, Explanation, Line, Operation
 
-__all__ = ["DETAILS", "text"]
+__all__ = ["DETAILS", "call_lines", "text"]
 
 #: The highest level of detail.
 DETAILS = 3
@@ -47,6 +47,12 @@ def _operation(operation: Operation, detail: int) -> Iterator[str]:
         yield f"stopped: {operation.error}"
     elif operation.result is not None:
         yield f"returns {operation.result}"
+
+
+def call_lines(calls: Iterable[Call], detail: int = 1) -> Iterator[str]:
+    """The lines of some calls."""
+    for call in calls:
+        yield from _call(call, 0, detail)
 
 
 # -- the path ---------------------------------------------------------------------

@@ -144,6 +144,8 @@ class Names:
             return "yes" if value else "no"
         if not isinstance(value, int):
             return str(value) if isinstance(value, str | float) or value is None else type(value).__name__
+        if name.endswith("_off"):
+            return hex(value)
         if value >= 1 << 46:
             return self._address(value, name)
         if (name in _MIGRATETYPES or name.endswith("migratetype")) and 0 <= value < len(self.migratetypes):

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions about a free: which blocks grow together, and which functions get them there."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from random import Random
+
+from kernelmm import gfp
+from kernelmm.core import mmzone
+from kernelmm.core import page as page_fields
+from kernelmm.machine import Machine
+from kernelmm.study.explain import explain
+from kernelmm.study.explain_text import call_lines
+from kernelmm.study.quiz import Question
+from physmem import abi, address
+
+__all__ = ["make_buddy", "make_path"]
+
+_ASKS_BUDDY = [
+    "Which page frame is the block's buddy, and is it free with it?",
+    "Which blocks does it grow together with, one after the other?",
+    "Which free block is there in the end (first PFN and order)?",
+]
+_ASKS_PATH = [
+    "Which functions run, in order?",
+    "Where is the page afterwards: on a per-CPU list, on a free list, or nowhere?",
+    "What is its _count afterwards, and how many pages does the CPU have on its lists of this zone?",
+]
+_GFP = (gfp.GFP_KERNEL, gfp.GFP_HIGHUSER_MOVABLE, gfp.GFP_TEMPORARY)
+
+
+def make_buddy(machine: Machine, random: Random) -> Question:
+    """A block is taken and given back; which of its neighbours are free is read from memory in between."""
+    order = random.randrange(1, 5)
+    page = machine.alloc_pages(random.choice(_GFP), order)
+    assert page is not None
+    pfn = machine.page_to_pfn(page)
+    largest = 1 << (abi.MAX_ORDER - 1)
+    start = pfn & -largest
+    before = free_blocks(machine, start, start + largest)
+    machine.free_block(page, order)
+    after = free_blocks(machine, start, start + largest)
+    final = next((head, size) for head, size in sorted(after.items()) if head <= pfn < head + (1 << size))
+    # What was there and is there no longer, smallest first: these have grown together with it.
+    merged = sorted((set(before.items()) - set(after.items())), key=lambda block: block[1])
+    buddy = pfn ^ 1 << order
+    near = {head: size for head, size in before.items() if abs(head - pfn) <= 64 or size > 4}
+    given = [
+        ("freed", f"pfn {pfn} ({pfn:#x}), order {order}: index {pfn - start} of the {largest} pages from pfn {start}"),
+        ("free blocks", ", ".join(f"pfn {head} of order {size}" for head, size in sorted(near.items())) or "none near"),
+        ("largest", f"order {abi.MAX_ORDER - 1}; every block is in the same zone, none is isolated"),
+    ]
+    if len(near) != len(before):
+        given.append(("", f"(and {len(before) - len(near)} small ones further away)"))
+    is_free = before.get(buddy) == order
+    answers = [
+        f"pfn {buddy} (pfn xor 2^{order}): {'free, of the same order' if is_free else 'not free with this order'}",
+        ", ".join(f"pfn {head} of order {size}" for head, size in merged) or "with none",
+        f"pfn {final[0]}, order {final[1]}",
+    ]
+    worked = [f"index {pfn - start} xor {1 << order} = {(pfn - start) ^ 1 << order}: pfn {buddy}"]
+    head, size = pfn, order
+    for other, other_size in merged:
+        head, size = min(head, other), other_size + 1
+        worked.append(f"with pfn {other} of order {other_size}: pfn {head} of order {size}")
+    facts = {"pfn": pfn, "order": order, "free": [[h, s] for h, s in sorted(before.items())]}
+    solution = {
+        "buddy": buddy,
+        "buddy_is_free": is_free,
+        "merged": [list(each) for each in merged],
+        "final": list(final),
+    }
+    text = f"__free_pages(pfn {pfn}, {order}): the last reference of a block of {1 << order} pages is dropped."
+    return Question(text, given, list(_ASKS_BUDDY), answers, worked, facts, solution)
+
+
+def free_blocks(machine: Machine, start: int, end: int) -> dict[int, int]:
+    """The free blocks that begin in [start, end): their order by first PFN."""
+    mm = machine.mm
+    found = {}
+    for pfn in range(start, min(end, machine.dump.max_pfn)):
+        at = address.page_off(mm, address.pfn_to_page(mm, pfn))
+        if page_fields.buddy(mm, at):
+            found[pfn] = page_fields.order(mm, at)
+    return found
+
+
+def make_path(machine: Machine, random: Random) -> Question:
+    """A page is freed in one of several states, and watched."""
+    mm = machine.mm
+    state = random.choice(("plain", "plain", "block", "block", "shared", "compound", "full"))
+    order = {"plain": 0, "shared": random.randrange(3), "full": 0}.get(state, random.randrange(1, 4))
+    mask = random.choice(_GFP) | (vars(gfp)["__GFP_COMP"] if state == "compound" else 0)
+    page = machine.alloc_pages(mask, order)
+    assert page is not None
+    if state == "shared":
+        machine.get_page(page)
+    pfn = machine.page_to_pfn(page)
+    z = address.off(mm, mmzone.page_zone(mm, address.page_off(mm, page)))
+    pageset = mmzone.this_cpu_pageset(mm, z)
+    if state == "full":
+        fill_lists(machine, pageset)
+    count, high, batch = (mm.as_s32[(pageset + at) >> 2] for at in (abi.PCP_COUNT, abi.PCP_HIGH, abi.PCP_BATCH))
+    references = page_fields.count(mm, address.page_off(mm, page))
+    view = machine.page(page)
+    call = "put_page" if state == "compound" else "__free_pages"
+    given = [
+        ("page", f"pfn {pfn}, allocated with order {order}{', compound' if state == 'compound' else ''}"),
+        ("_count", str(references)),
+        ("pageblock", f"of migratetype {view.migratetype}"),
+        ("per-CPU lists", f"count {count}, high {high}, batch {batch}"),
+    ]
+    operation = f"put pfn:{pfn}" if state == "compound" else f"free pfn:{pfn} {order}"
+    done = explain(machine, operation).operations[0]
+    functions = [each.kernel for top in done.calls for _, each in top.walk() if not each.detail]
+    left = page_fields.count(mm, address.page_off(mm, page))
+    now = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
+    largest = 1 << (abi.MAX_ORDER - 1)
+    blocks = free_blocks(machine, pfn & -largest, (pfn & -largest) + largest)
+    if left > 0:
+        place = "nowhere: it is still in use"
+    elif any(head <= pfn < head + (1 << size) for head, size in blocks.items()):
+        place = "on a free list"
+    else:
+        place = "on a per-CPU list"
+    shown = [f"{name} (x {times})" if times > 1 else name for name, times in runs(functions)]
+    facts = {"order": order, "count": references, "pcp": [count, high, batch], "compound": state == "compound"}
+    solution = {"functions": functions, "place": place, "count": left, "pcp_count": now}
+    answers = [", ".join(shown), place, f"_count {left}; {now} pages on the CPU's lists"]
+    if state == "shared":
+        machine.free_block(page, order)
+    text = f"{call}({f'pfn {pfn}' if call == 'put_page' else f'pfn {pfn}, {order}'}) is called."
+    worked = ["each function, with what made it go on:", *call_lines(done.calls)]
+    return Question(text, given, list(_ASKS_PATH), answers, worked, facts, solution)
+
+
+def fill_lists(machine: Machine, pageset: int) -> None:
+    """Free single pages until one more makes the CPU's lists of the zone give a batch back."""
+    mm = machine.mm
+    held = []
+    for _ in range(4096):
+        count, high = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2], mm.as_s32[(pageset + abi.PCP_HIGH) >> 2]
+        if count >= high - 1:
+            break
+        block = machine.alloc_pages(gfp.GFP_KERNEL, 1)
+        if block is None:
+            break
+        machine.split_page(block, 1)
+        held += [block, block + abi.SIZEOF_PAGE]
+        while held and mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] < high - 1:
+            machine.free_block(held.pop())
+
+
+def runs(names: list[str]) -> list[tuple[str, int]]:
+    """Names with how often each comes in a row."""
+    return [(name, len(list(group))) for name, group in groupby(names)]
