@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem import paging
+from physmem.derived import DERIVED, release_of
 from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError
 from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
 from physmem.image.write import Mapping
@@ -125,11 +126,16 @@ class Dump:
         derived: Lazy[int] = Lazy(self._derived, self._derivable)
         return replace(self._layout, constants=Overlay(self._layout.constants, derived))
 
+    @cached_property
+    def release(self) -> tuple[int, int]:
+        """Version and patchlevel of the kernel, as in (6, 1)."""
+        return release_of(self.info, self._layout)
+
     def _derived(self, name: str) -> int | None:
-        return _DERIVED[name](self) if name in _DERIVED else None
+        return DERIVED[name](self) if name in DERIVED else None
 
     def _derivable(self) -> Iterator[str]:
-        for name in _DERIVED:
+        for name in DERIVED:
             with contextlib.suppress(PhysmemError):
                 self._derived(name)
                 yield name
@@ -314,21 +320,3 @@ class Dump:
     def address_space(self, ram: Ram) -> AddressSpace:
         """An :class:`AddressSpace` over an emulated RAM that was made of this dump."""
         return AddressSpace(ram, **self.space(ram))  # type: ignore[arg-type]
-
-
-def _section_shift(dump: Dump) -> int:
-    return dump.layout.constant("SECTION_SIZE_BITS") - 12
-
-
-#: Macros that follow from other facts: a layout that is read from the kernel itself does not have them.
-_DERIVED: dict[str, Callable[[Dump], int]] = {
-    "PAGE_SHIFT": lambda dump: 12,
-    "PAGE_OFFSET": lambda dump: dump.regions.page_offset,
-    "VMEMMAP_START": lambda dump: dump.regions.vmemmap,
-    "__START_KERNEL_map": lambda dump: dump.regions.start_kernel_map,
-    "MAX_PHYSMEM_BITS": lambda dump: 52 if dump.regions.levels == 5 else 46,
-    "PFN_SECTION_SHIFT": _section_shift,
-    "PAGES_PER_SECTION": lambda dump: 1 << _section_shift(dump),
-    "SECTIONS_PER_ROOT": lambda dump: 4096 // dump.layout.sizeof("mem_section"),
-    "MAX_ORDER": lambda dump: dump.layout.lengthof("zone", "free_area"),
-}

@@ -273,6 +273,12 @@ class KernelSymbols(Symbols):
             raise SymbolError(f"the address of {name!r} is unknown ({why}): give the kernel's symbols with --symbols")
         return address
 
+    def find(self, name: str) -> int:
+        try:
+            return self[name]
+        except SymbolError:
+            return 0
+
     def __contains__(self, name: object) -> bool:
         if name in self._known:
             return True

@@ -54,8 +54,9 @@ def _json(report: Report) -> dict[str, object]:
         "clean": report.clean,
         "findings": [{"rule": f.rule, "pfn": f.pfn, "detail": f.detail} for f in report.findings],
         "counts": report.counts,
-        "checked": [rule for rule in RULES if rule not in report.not_checked],
+        "checked": [rule for rule in RULES if rule not in {**report.not_checked, **report.not_applicable}],
         "not_checked": report.not_checked,
+        "not_applicable": report.not_applicable,
     }
 
 
@@ -74,9 +75,11 @@ def _text(report: Report) -> None:
         reasons.setdefault("; ".join(why), []).append(rule)
     for reason, rules in reasons.items():
         click.echo(f"not checked: {', '.join(rules)}: {reason}")
-    checked = f"{len(RULES)} rules"
+    # What has no meaning for this kernel (--json names it) is no rule that it could break.
+    every = len(RULES) - len(report.not_applicable)
+    checked = f"{every} rules"
     if report.not_checked:
-        checked = f"{len(RULES) - len(report.not_checked)} of {checked}"
+        checked = f"{every - len(report.not_checked)} of {checked}"
     if report.clean:
         click.echo(f"{'' if report.not_checked else 'clean: '}nothing found by {checked}")
     else:

@@ -11,7 +11,7 @@ from physmem.cli.common import DumpOptions, dump_options, echo_json, example, js
 
 if TYPE_CHECKING:
     from physmem.dump import Dump
-    from physmem.inspect.zones import Zone
+    from physmem.inspect.zones import Node, Zone
 
 __all__ = ["command"]
 
@@ -25,21 +25,21 @@ def command(image: str, options: DumpOptions, as_json: bool) -> None:
 
     A question mark stands for a value that the image does not tell.
     """
-    from physmem.inspect.zoneinfo import zoneinfo
-    from physmem.inspect.zones import populated_zones
+    from physmem.inspect.zoneinfo import zoneinfo_file
+    from physmem.inspect.zones import nodes
 
     with options.open(image) as dump:
-        zones = list(populated_zones(dump))
         if as_json:
-            echo_json([_json(dump, zone) for zone in zones])
+            echo_json([_json(dump, node, zone) for node in nodes(dump) for zone in node.zones if zone.populated])
         else:
-            click.echo("".join(zoneinfo(dump, zone) for zone in zones), nl=False)
+            click.echo(zoneinfo_file(dump), nl=False)
 
 
-def _json(dump: Dump, zone: Zone) -> dict[str, object]:
-    from physmem.inspect.zoneinfo import all_unreclaimable, stat_name
+def _json(dump: Dump, node: Node, zone: Zone) -> dict[str, object]:
+    from physmem.inspect.zoneinfo import all_unreclaimable, node_unreclaimable, stat_name
     from physmem.inspect.zones import pagesets
 
+    old = "NR_PAGES_SCANNED" in zone.vm_stat
     return {
         "node": zone.node,
         "zone": zone.name,
@@ -47,11 +47,18 @@ def _json(dump: Dump, zone: Zone) -> dict[str, object]:
         "spanned": zone.spanned,
         "present": zone.present,
         "managed": zone.managed,
-        "watermark": dict(zip(("min", "low", "high"), zone.watermark, strict=False)),
+        "watermark": dict(zip(("min", "low", "high", "promo"), zone.watermark, strict=False)),
+        "boost": zone.boost,
+        "cma": zone.cma,
+        "reserved_highatomic": zone.reserved_highatomic,
+        "free_highatomic": zone.free_highatomic,
         "protection": zone.lowmem_reserve,
         "flags": zone.flags,
         "inactive_ratio": zone.inactive_ratio,
-        "all_unreclaimable": all_unreclaimable(dump, zone),
+        "all_unreclaimable": all_unreclaimable(dump, zone) if old else None,
+        "node_unreclaimable": node_unreclaimable(node),
+        "node_stat": {stat_name(item): value for item, value in node.vm_stat.items()},
+        "numa_stat": {stat_name(item): value for item, value in zone.numa_stat.items()},
         "stat": {stat_name(item): value for item, value in zone.vm_stat.items()},
         "pagesets": [
             {
@@ -59,8 +66,11 @@ def _json(dump: Dump, zone: Zone) -> dict[str, object]:
                 "count": pageset.count,
                 "high": pageset.high,
                 "batch": pageset.batch,
+                "high_min": pageset.high_min,
+                "high_max": pageset.high_max,
                 "stat_threshold": pageset.stat_threshold,
                 "stat_diff": {stat_name(item): value for item, value in pageset.vm_stat_diff.items()},
+                "numa_diff": {stat_name(item): value for item, value in pageset.numa_diff.items()},
             }
             for pageset in pagesets(dump, zone)
         ],

@@ -12,32 +12,44 @@ import numpy as np
 from physmem.dump import Dump
 from physmem.errors import CorruptionError
 
-__all__ = ["online_cpus", "per_cpu_offset"]
+__all__ = ["is_smp", "online_cpus", "per_cpu", "per_cpu_offset"]
 
 _U64 = (1 << 64) - 1
 #: More CPUs than any x86-64 kernel is built for (CONFIG_NR_CPUS is at most 8192).
 _MAX_CPUS = 8192
 
 
+#: Structs that only a kernel with SMP has a threshold in.
+_COUNTERS = ("per_cpu_pageset", "per_cpu_zonestat")
+
+
 def is_smp(dump: Dump) -> bool:
     """Whether the kernel keeps statistics per CPU, as those with CONFIG_SMP do."""
-    return dump.layout.has("per_cpu_pageset", "stat_threshold")
+    return any(dump.layout.has(tag, "stat_threshold") for tag in _COUNTERS)
 
 
 def online_cpus(dump: Dump) -> list[int]:
-    """The CPUs that are online (``cpu_online_bits``).
+    """The CPUs that are online (``cpu_online_bits``, since 4.5 ``__cpu_online_mask``).
 
     :raises CorruptionError: there is none
     """
     if not is_smp(dump):
         return [0]
-    count = min(dump.layout.constant("NR_CPUS"), _MAX_CPUS)
-    words = dump.memory.array(dump.virt_to_phys(dump.symbols["cpu_online_bits"]), np.uint64, -(-count // 64))
+    count = min(_nr_cpus(dump), _MAX_CPUS)
+    mask = "__cpu_online_mask" if "__cpu_online_mask" in dump.symbols else "cpu_online_bits"
+    words = dump.memory.array(dump.virt_to_phys(dump.symbols[mask]), np.uint64, -(-count // 64))
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count]
     online: list[int] = np.flatnonzero(bits).tolist()
     if not online:
         raise CorruptionError("cpu_online", "no CPU is")
     return online
+
+
+def _nr_cpus(dump: Dump) -> int:
+    """CPUs that the masks have bits for: what the kernel was built for, or no more than it found."""
+    if "NR_CPUS" in dump.layout.constants:
+        return dump.layout.constant("NR_CPUS")
+    return max(dump.s32(dump.symbols["nr_cpu_ids"]), 1)
 
 
 def per_cpu_offset(dump: Dump, cpu: int) -> int:

@@ -30,7 +30,8 @@ __all__ = ["Break", "FreeList", "FreeLists", "free_lists", "pcp_lists", "read_li
 class FreeList:
     """A list of free pages.
 
-    :ivar order: of the blocks on it; 0 for a per-cpu list
+    :ivar order: of the blocks on it
+    :ivar migratetype: of them; None for a per-cpu list of several
     :ivar cpu: whose list it is; None for a free list of the zone
     :ivar name: what to call it in messages
     """
@@ -38,7 +39,7 @@ class FreeList:
     zone: Zone
     head: ListHead
     order: int
-    migratetype: int
+    migratetype: int | None
     cpu: int | None
     name: str
 
@@ -52,11 +53,20 @@ def free_lists(zone: Zone, migratetypes: Sequence[str]) -> list[FreeList]:
     ]
 
 
-def pcp_lists(zone: Zone, pageset: Pageset, migratetypes: Sequence[str]) -> list[FreeList]:
+def pcp_lists(zone: Zone, pageset: Pageset) -> list[FreeList]:
     """The lists of a pageset."""
+    # Before 5.14 they were of single pages alone, which goes without saying.
+    several = len(pageset.lists) > len({kind.migratetype for kind in pageset.kinds})
     return [
-        FreeList(zone, head, 0, i, pageset.cpu, f"{zone} CPU {pageset.cpu} {migratetypes[i]}")
-        for i, head in enumerate(pageset.lists)
+        FreeList(
+            zone,
+            head,
+            kind.order,
+            kind.migratetype,
+            pageset.cpu,
+            f"{zone} CPU {pageset.cpu}{f' order {kind.order}' if several else ''} {kind.name}",
+        )
+        for head, kind in zip(pageset.lists, pageset.kinds, strict=True)
     ]
 
 
@@ -114,9 +124,9 @@ class FreeLists:
         self.members.append(np.concatenate([np.frombuffer(there, np.intc), np.frombuffer(back, np.intc)[::-1]]))
         # If one of the two ends leads to the other, the other's link alone is wrong.
         if ahead != before:
-            yield behind, PageFormat.NEXT, ahead
+            yield behind, self.links.format.next, ahead
         if beyond != behind:
-            yield before, PageFormat.PREV, beyond
+            yield before, self.links.format.prev, beyond
 
     def _follow(
         self, number: int, code: int, head: int, forward: memoryview, backward: memoryview
@@ -135,9 +145,9 @@ class FreeLists:
     def _judge(self, number: int, at: int, link: str, target: int) -> Break:
         this = self.lists[number]
         pfn = int(self.links.pfns[at]) if at >= 0 else None
-        what = f"{this.name}: {'list head' if pfn is None else 'page'}'s {link.removeprefix('lru.')}"
+        what = f"{this.name}: {'list head' if pfn is None else 'page'}'s {link.rpartition('.')[2]}"
         if target == NOWHERE:
-            head = this.head.next if link == PageFormat.NEXT else this.head.prev
+            head = this.head.next if link == self.links.format.next else this.head.prev
             raw = head if at < 0 else int(self.links.pages[at][link])
             return Break("list_link", this, pfn, f"{what} is {raw:#x}, which is no entry of a list")
         if target == UNREAD:
@@ -149,7 +159,7 @@ class FreeLists:
         owner = int(self.owner[target])
         if owner not in (-1, number):
             return Break("two_lists", this, to, f"on {self.lists[owner].name} and linked from {what}")
-        if owner == number and link == PageFormat.NEXT:
+        if owner == number and link == self.links.format.next:
             return Break("list_cycle", this, pfn, f"{what} leads back to pfn {to}")
         return Break("list_broken", this, pfn, f"{what} leads to pfn {to}, which does not lead back")
 
@@ -160,6 +170,6 @@ def read_lists(dump: Dump, zones: Sequence[Zone]) -> FreeLists:
     lists = [each for zone in zones for each in free_lists(zone, names)]
     for zone in zones:
         with suppress(PhysmemError):
-            lists += [each for pageset in pagesets(dump, zone) for each in pcp_lists(zone, pageset, names)]
+            lists += [each for pageset in pagesets(dump, zone) for each in pcp_lists(zone, pageset)]
     # While a kernel boots, all zones share one pageset.
     return FreeLists(dump, list({each.head.address: each for each in lists}.values()))

@@ -50,22 +50,23 @@ class Links:
         self.format = PageFormat(dump.layout)
         self.array = PageArray(dump)
         self._heads = np.array(heads, np.uint64)
-        self._fields = [*PageFormat.FREE_FIELDS, PageFormat.NEXT, PageFormat.PREV]
+        self._fields = [*self.format.free_fields, self.format.next, self.format.prev]
         self._packed = np.dtype([(name, dump.layout.dtype("page", [name])[name]) for name in self._fields])
         self.pfns, self.pages = self._candidates()
         self._number()
         self._add_strays()
-        self.next = self.codes(self.pages[PageFormat.NEXT])
-        self.prev = self.codes(self.pages[PageFormat.PREV])
+        self.next = self.codes(self.pages[self.format.next])
+        self.prev = self.codes(self.pages[self.format.prev])
 
     def _candidates(self) -> tuple[_Pfns, npt.NDArray[np.void]]:
         """The pages that are marked as free blocks, and those without references whose links may be links."""
         pfns, pages = [np.empty(0, np.int64)], [np.empty(0, self._packed)]
-        for start, piece in self.array.scan([*self._fields, "flags"]):
+        form = self.format
+        for start, piece in self.array.scan(list(dict.fromkeys([*self._fields, *form.unused_fields]))):
             # A page that was on a list has poison in its links, one that never was leads to itself.
             own = self._entries(np.arange(start, start + len(piece)))
-            linked = (piece[PageFormat.NEXT] >= np.uint64(self.dump.page_offset)) & (piece[PageFormat.NEXT] != own)
-            where = np.flatnonzero(self.format.buddy(piece) | (self.format.unused(piece) & linked))
+            linked = (piece[form.next] >= np.uint64(self.dump.page_offset)) & (piece[form.next] != own)
+            where = np.flatnonzero(form.buddy(piece) | (form.unused(piece) & linked))
             pfns.append(where + start)
             pages.append(piece[where][self._fields].astype(self._packed))
         return np.concatenate(pfns), np.concatenate(pages)
@@ -73,7 +74,7 @@ class Links:
     def _add_strays(self) -> None:
         """Add pages that do not look free but are linked to by such that do: only corruption has them."""
         for _ in range(_MAX_STRAYS):
-            for link in (PageFormat.NEXT, PageFormat.PREV):
+            for link in (self.format.next, self.format.prev):
                 pfns = self._pfns(self.pages[link])
                 slots = self.array.slots(pfns)
                 strays = np.unique(pfns[(slots >= 0) & (self._position[slots] < 0)])

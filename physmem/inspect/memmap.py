@@ -81,7 +81,13 @@ class PageArray:
 
     def gather(self, names: list[str], pfns: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """These fields of scattered pages, all of them present, in ascending order."""
-        dtype = self._layout.dtype("page", names)
+        return self._gather(self._layout.dtype("page", names), pfns)
+
+    def rows(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """The bytes of scattered pages, a row for each; as :meth:`gather`."""
+        return self._gather(np.dtype((np.void, self._size)), pfns).view(np.uint8).reshape(len(pfns), self._size)
+
+    def _gather(self, dtype: np.dtype[Any], pfns: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         found = np.zeros(len(pfns), dtype)
         position = 0
         while position < len(pfns):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """``/proc/pagetypeinfo``: free blocks and pageblocks by migratetype (mm/vmstat.c: pagetypeinfo_show).
 
-Free blocks are counted by walking the lists, pageblocks by their flags.
+Free blocks are counted by walking the lists, pageblocks by their flags.  Since 5.4 the kernel
+stops counting a list at 100000, and writes ``>100000``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,15 @@ import numpy.typing as npt
 
 from physmem.dump import Dump
 from physmem.inspect.freelist import Break, FreeLists, free_lists
+from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.sections import pageblock_types
 from physmem.inspect.zones import Zone, populated_zones
 
 __all__ = ["PageTypeInfo", "PageTypes", "pagetypeinfo"]
+
+#: Where the kernel stops counting the blocks of a list.
+_MOST = 100_000
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,14 @@ class PageTypeInfo:
 
     :ivar migratetypes: names of the migratetypes
     :ivar breaks: where a list could not be followed, so that its count may be too low
+    :ivar capped: whether the kernel itself stops counting at 100000
     """
 
     migratetypes: tuple[str, ...]
     pageblock_order: int
     zones: tuple[PageTypes, ...]
     breaks: tuple[Break, ...]
+    capped: bool = False
 
     def text(self) -> str:
         """The text of the file, byte for byte."""
@@ -64,11 +71,16 @@ class PageTypeInfo:
         for each in zones:
             for name, blocks in zip(self.migratetypes, each.free.tolist(), strict=True):
                 zone = each.zone
-                lines.append(f"Node {zone.node:4}, zone {zone.name:>8}, type {name:>12} {_row(blocks, 6)}")
+                lines.append(f"Node {zone.node:4}, zone {zone.name:>8}, type {name:>12} {self._blocks(blocks)}")
         lines += ["", f"{'Number of blocks type ':23}{_row(self.migratetypes, 12)}"]
         for each in zones:
             lines.append(f"Node {each.zone.node}, zone {each.zone.name:>8} {_row(each.pageblocks.tolist(), 12)}")
         return "\n".join(lines) + "\n"
+
+    def _blocks(self, blocks: list[int]) -> str:
+        if not self.capped:
+            return _row(blocks, 6)
+        return "".join(f"{count:6} " if count < _MOST else f">{_MOST:6} " for count in blocks)
 
 
 def _row(values: Iterable[object], width: int) -> str:
@@ -87,12 +99,25 @@ def pagetypeinfo(dump: Dump) -> PageTypeInfo:
     counts = iter([len(members) for members in lists.members])
     types = pageblock_types(dump)
     order = dump.layout.constant("pageblock_order")
+    checks_zone = dump.release >= (4, 7)
     found = []
     for zone in zones:
         blocks = [[next(counts) for _ in heads] for heads in zone.free_lists]
         # The kernel looks at every pageblock_nr_pages-th page of the zone, from its first on.
         start, end = (min(pfn, dump.max_pfn) for pfn in (zone.start_pfn, zone.end_pfn))
-        here = types[np.arange(start, end, 1 << order) >> order]
+        pfns = np.arange(start, end, 1 << order)
+        here = types[pfns >> order]
+        if checks_zone:
+            here = here[_are_of(lists.links.array, page_format, zone, pfns)]
         known = here[(here >= 0) & (here < len(names))]
         found.append(PageTypes(zone, np.array(blocks).T, np.bincount(known, minlength=len(names))))
-    return PageTypeInfo(names, order, tuple(found), tuple(lists.breaks))
+    return PageTypeInfo(names, order, tuple(found), tuple(lists.breaks), capped=dump.release >= (5, 4))
+
+
+def _are_of(array: PageArray, form: PageFormat, zone: Zone, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which pages say that they are of the zone: where nodes interleave, a zone spans pages of others."""
+    found = np.ones(len(pfns), bool)
+    there = np.flatnonzero(array.slots(pfns) >= 0)
+    flags = array.gather(["flags"], pfns[there])["flags"]
+    found[there] = (form.node(flags) == zone.node) & (form.zone(flags) == zone.index)
+    return found

@@ -2,8 +2,8 @@
 """Sections of a sparse memory map, and the migratetype of every pageblock (include/linux/mmzone.h, mm/page_alloc.c).
 
 A section is 128 MiB of physical memory.  Besides its part of the page array it has the
-pageblock flags: four bits for each pageblock of 2^pageblock_order pages, three of which are
-the migratetype of the pageblock.
+pageblock flags: four or eight bits for each pageblock of 2^pageblock_order pages, three of which
+are the migratetype of the pageblock.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
-from physmem.errors import AbsentError, UnsupportedError
-from physmem.structs.layout import Layout
+from physmem.errors import AbsentError, LayoutError, UnsupportedError
 
 __all__ = [
     "ABSENT",
     "NO_SECTION",
+    "PageblockFormat",
     "Section",
-    "migratetype_of",
     "pageblock_flags",
     "pageblock_types",
     "sections",
@@ -55,32 +54,78 @@ def sections(dump: Dump) -> Iterator[Section]:
     per_root = layout.constant("SECTIONS_PER_ROOT")
     count = -(-dump.max_pfn >> layout.constant("PFN_SECTION_SHIFT"))
     present = layout.constant("SECTION_MARKED_PRESENT")
-    dtype = layout.dtype("mem_section", ["section_mem_map", "pageblock_flags"])
+    # Since 5.3 the flags are part of what the section points to.
+    apart = layout.has("mem_section", "usage")
+    offset = layout.offsetof("mem_section_usage", "pageblock_flags") if apart else 0
+    dtype = layout.dtype("mem_section", ["section_mem_map", "usage" if apart else "pageblock_flags"])
     nr_roots = min(-(-count // per_root), layout.constant("NR_SECTION_ROOTS"))
     roots = dump.memory.array(dump.virt_to_phys(dump.symbols["mem_section"]), np.uint64, nr_roots)
     for root in np.flatnonzero(roots).tolist():
         here = min(per_root, count - root * per_root)
         for i, entry in enumerate(dump.memory.array(dump.virt_to_phys(int(roots[root])), dtype, here).tolist()):
             if entry[0] & present:
-                yield Section(root * per_root + i, *entry)
+                yield Section(root * per_root + i, entry[0], entry[1] + offset)
+
+
+class PageblockFormat:
+    """Which bits of a pageblock mean what.
+
+    :ivar width: bits of a pageblock
+    :ivar from_top: whether bits are counted from the top of a word, as before 5.9
+    """
+
+    def __init__(self, dump: Dump) -> None:
+        layout = dump.layout
+        self.width = layout.constant("NR_PAGEBLOCK_BITS")
+        self.from_top = dump.release < (5, 9)
+        if not 0 < self.width <= 8:
+            raise LayoutError(f"{layout.source}: {self.width} bits for a pageblock")
+        try:
+            bits = layout.enum("pageblock_bits")
+        except LayoutError:
+            bits = {name: layout.constant(name) for name in ("PB_migrate", "PB_migrate_end", "PB_migrate_skip")}
+        first = bits.get("PB_migrate", bits.get("PB_migrate_0", 0))
+        last = bits.get("PB_migrate_end", bits.get("PB_migrate_2", first + 2))
+        self._low = self.width - 1 - last if self.from_top else first
+        self._mask = (2 << last - first) - 1
+        named = {"skip": ("PB_migrate_skip", "PB_compact_skip"), "isolate": ("PB_migrate_isolate",)}
+        self._names = {bits[name]: word for word, names in named.items() for name in names if name in bits}
+        self._others = [bit for bit in range(self.width) if not first <= bit <= last]
+        isolate = bits.get("PB_migrate_isolate")
+        self._isolate = 0 if isolate is None else 1 << isolate
+        self._isolated = layout.enumerator("MIGRATE_ISOLATE") if self._isolate else 0
+
+    def migratetype(self, flags: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+        """The migratetype in the flags of pageblocks."""
+        types = flags >> self._low & self._mask
+        if self._isolate:
+            # Since 6.17 a pageblock that is isolated keeps its own type besides.
+            types = np.where(flags & self._isolate, np.int16(self._isolated), types)
+        return np.where(flags < 0, flags, types).astype(np.int16)
+
+    def others(self, flags: int) -> list[str]:
+        """What else is set in the flags of a pageblock, in words."""
+        position = {bit: self.width - 1 - bit if self.from_top else bit for bit in self._others}
+        return [self._names.get(bit, f"bit {bit}") for bit in self._others if flags >> position[bit] & 1]
 
 
 def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:
     """The flags of every pageblock below ``max_pfn``, indexed by PFN >> pageblock_order.
 
-    A pageblock's first bit is the uppermost of its value; NO_SECTION stands where there is none.
+    NO_SECTION stands where there is none.  In kernels that count bits from the top, a pageblock's first bit is the
+    uppermost of its value.
 
     :param partial: put ABSENT for flags that are not in the image, instead of raising AbsentError
     :raises PhysmemError: what :func:`sections` raises
     """
     layout = dump.layout
+    form = PageblockFormat(dump)
+    width = form.width
     blocks_shift = layout.constant("PFN_SECTION_SHIFT") - layout.constant("pageblock_order")
-    width = layout.constant("NR_PAGEBLOCK_BITS")
     found = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int16)
-    words = layout.constant("SECTION_BLOCKFLAGS_BITS") // 64
+    words = -(-layout.constant("SECTION_BLOCKFLAGS_BITS") // 64)
     bit = np.arange(1 << blocks_shift) * width
-    # Bits are counted from the top of a word down.
-    shift = (64 - width - bit % 64).astype(np.uint64)
+    shift = (64 - width - bit % 64 if form.from_top else bit % 64).astype(np.uint64)
     mask = np.uint64((1 << width) - 1)
     for section in sections(dump):
         first = section.nr << blocks_shift
@@ -96,13 +141,6 @@ def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int1
     return found
 
 
-def migratetype_of(layout: Layout, flags: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    """The migratetype in the flags of pageblocks."""
-    start, end = layout.constant("PB_migrate"), layout.constant("PB_migrate_end")
-    low = layout.constant("NR_PAGEBLOCK_BITS") - 1 - end
-    return np.where(flags < 0, flags, flags >> low & (2 << end - start) - 1).astype(np.int16)
-
-
 def pageblock_types(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:
     """The migratetype of every pageblock; otherwise as :func:`pageblock_flags`."""
-    return migratetype_of(dump.layout, pageblock_flags(dump, partial=partial))
+    return PageblockFormat(dump).migratetype(pageblock_flags(dump, partial=partial))

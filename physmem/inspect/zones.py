@@ -3,19 +3,20 @@
 
 What is read is a snapshot: plain numbers, nothing that refers to the memory any more.
 Addresses are kernel addresses, sizes are pages, and statistics have the names of
-``enum zone_stat_item``.
+their enumerators.  Where each kernel has them: :mod:`physmem.inspect.zoneformat`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from physmem.dump import Dump
 from physmem.errors import AbsentError, AddressError
-from physmem.inspect.cpus import online_cpus, per_cpu
+from physmem.inspect.cpus import is_smp, online_cpus, per_cpu
+from physmem.inspect.pageformat import PageFormat
+from physmem.inspect.zoneformat import ListKind, ZoneFormat
 from physmem.structs.layout import Layout
 
 __all__ = ["ListHead", "Node", "Pageset", "Zone", "nodes", "pagesets", "populated_zones", "stat_items"]
@@ -34,12 +35,16 @@ class ListHead(NamedTuple):
 
 @dataclass(frozen=True)
 class Pageset:
-    """A CPU's ``struct per_cpu_pageset`` of a zone.
+    """A CPU's ``struct per_cpu_pageset`` (since 5.14: ``per_cpu_pages``) of a zone.
 
     :ivar count: pages on its lists
-    :ivar lists: the list heads, by migratetype
+    :ivar lists: the list heads
+    :ivar kinds: what is on each of them
     :ivar expire: ticks until a remote CPU's pages are drained; None if the kernel has no NUMA
     :ivar stat_threshold: None, as ``vm_stat_diff`` is empty, if the kernel has no SMP
+    :ivar numa_diff: NUMA statistics that the CPU has not folded in
+    :ivar high_min: least ``high`` to which it is tuned down, None before 6.7
+    :ivar high_max: and the most
     """
 
     cpu: int
@@ -51,6 +56,10 @@ class Pageset:
     expire: int | None
     stat_threshold: int | None
     vm_stat_diff: dict[str, int]
+    kinds: tuple[ListKind, ...]
+    numa_diff: dict[str, int] = field(default_factory=dict)
+    high_min: int | None = None
+    high_max: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,13 +68,20 @@ class Zone:
 
     :ivar node: id of its node: where it stands, whatever its own field says
     :ivar index: which of the node's zones (``enum zone_type``)
-    :ivar watermark: min, low, high
+    :ivar watermark: min, low, high (and promo), without the boost
+    :ivar boost: what is added to each watermark for a while; None before 5.0
     :ivar nr_free: free blocks of each order, as the zone counts them
     :ivar free_lists: the list head of each order and migratetype
     :ivar vm_stat: the zone's statistics, without what CPUs have not folded in yet
+    :ivar numa_stat: NUMA statistics, if they are apart from the others
     :ivar pageset: the per-cpu pointer
+    :ivar counters: the per-cpu pointer to its statistics, the same before 5.14
+    :ivar inactive_ratio: None since 4.8
     :ivar node_field: its own idea of its node; None if the kernel has no NUMA
     :ivar nr_isolate_pageblock: None if the kernel has no memory isolation
+    :ivar cma: pages of CMA; None if the kernel does not count them
+    :ivar reserved_highatomic: pages in HighAtomic pageblocks; None if the kernel does not count them
+    :ivar free_highatomic: those of them that are free, likewise
     """
 
     node: int
@@ -84,9 +100,15 @@ class Zone:
     vm_stat: dict[str, int]
     pageset: int
     flags: tuple[str, ...]
-    inactive_ratio: int
+    inactive_ratio: int | None
     node_field: int | None
     nr_isolate_pageblock: int | None
+    counters: int = 0
+    boost: int | None = None
+    cma: int | None = None
+    reserved_highatomic: int | None = None
+    free_highatomic: int | None = None
+    numa_stat: dict[str, int] = field(default_factory=dict)
 
     @property
     def end_pfn(self) -> int:
@@ -104,7 +126,12 @@ class Zone:
 
 @dataclass(frozen=True)
 class Node:
-    """A ``struct pglist_data``; ``zones`` are all of its zones, empty ones too."""
+    """A ``struct pglist_data``.
+
+    :ivar zones: all of its zones, empty ones too
+    :ivar vm_stat: the node's statistics, without what CPUs have not folded in yet; none before 4.8
+    :ivar kswapd_failures: how often in a row kswapd has freed nothing; None before 4.12
+    """
 
     id: int
     address: int
@@ -113,6 +140,8 @@ class Node:
     spanned: int
     present: int
     zones: tuple[Zone, ...]
+    vm_stat: dict[str, int] = field(default_factory=dict)
+    kswapd_failures: int | None = None
 
 
 def nodes(dump: Dump) -> list[Node]:
@@ -132,11 +161,14 @@ def populated_zones(dump: Dump) -> Iterator[Zone]:
 
 
 def _node(dump: Dump, nid: int, pgdat: int) -> Node:
+    layout, form = dump.layout, ZoneFormat(dump.layout)
     fields = ["node_id", "node_start_pfn", "node_spanned_pages", "node_present_pages"]
-    raw = _struct(dump, "pglist_data", pgdat, fields)
-    first = pgdat + dump.layout.offsetof("pglist_data", "node_zones")
-    size = dump.layout.sizeof("zone")
-    count = dump.layout.lengthof("pglist_data", "node_zones")
+    optional = [name for name in ("vm_stat", "kswapd_failures") if layout.has("pglist_data", name)]
+    raw = _struct(dump, "pglist_data", pgdat, [*fields, *optional])
+    first = pgdat + layout.offsetof("pglist_data", "node_zones")
+    size = layout.sizeof("zone")
+    count = layout.lengthof("pglist_data", "node_zones")
+    stats = form.node_stats()
     return Node(
         nid,
         pgdat,
@@ -144,23 +176,35 @@ def _node(dump: Dump, nid: int, pgdat: int) -> Node:
         int(raw["node_start_pfn"]),
         int(raw["node_spanned_pages"]),
         int(raw["node_present_pages"]),
-        tuple(_zone(dump, nid, index, first + index * size) for index in range(count)),
+        tuple(_zone(dump, form, nid, index, first + index * size) for index in range(count)),
+        dict(zip(stats, raw["vm_stat"].tolist(), strict=True)) if stats else {},
+        int(raw["kswapd_failures"]) if "kswapd_failures" in optional else None,
     )
 
 
 _FIELDS = (
-    *("watermark", "lowmem_reserve", "zone_pgdat", "pageset", "zone_start_pfn", "managed_pages", "spanned_pages"),
-    *("present_pages", "name", "free_area", "flags", "vm_stat", "inactive_ratio"),
+    *("lowmem_reserve", "zone_pgdat", "zone_start_pfn", "managed_pages", "spanned_pages"),
+    *("present_pages", "name", "free_area", "flags", "vm_stat"),
 )
-#: Fields that depend on the kernel's configuration.
-_OPTIONAL = ("node", "nr_isolate_pageblock")
+#: Fields that depend on the kernel's release or configuration, and what a Zone calls them.
+_OPTIONAL = {
+    "node": "node_field",
+    "nr_isolate_pageblock": "nr_isolate_pageblock",
+    "inactive_ratio": "inactive_ratio",
+    "watermark_boost": "boost",
+    "cma_pages": "cma",
+    "nr_reserved_highatomic": "reserved_highatomic",
+    "nr_free_highatomic": "free_highatomic",
+}
 
 
-def _zone(dump: Dump, nid: int, index: int, address: int) -> Zone:
+def _zone(dump: Dump, form: ZoneFormat, nid: int, index: int, address: int) -> Zone:
     layout = dump.layout
-    optional = [name for name in _OPTIONAL if layout.has("zone", name)]
-    raw = _struct(dump, "zone", address, [*_FIELDS, *optional])
+    optional = {name: called for name, called in _OPTIONAL.items() if layout.has("zone", name)}
+    names = dict.fromkeys([*_FIELDS, form.watermark, form.pageset, form.counters, *optional])
+    raw = _struct(dump, "zone", address, [*names, *([form.numa] if form.numa else [])])
     flags = int(raw["flags"])
+    options: dict[str, Any] = dict.fromkeys(_OPTIONAL.values())
     return Zone(
         node=nid,
         index=index,
@@ -171,16 +215,16 @@ def _zone(dump: Dump, nid: int, index: int, address: int) -> Zone:
         spanned=int(raw["spanned_pages"]),
         present=int(raw["present_pages"]),
         managed=int(raw["managed_pages"]),
-        watermark=tuple(raw["watermark"].tolist()),
+        watermark=tuple(raw[form.watermark].tolist()),
         lowmem_reserve=tuple(raw["lowmem_reserve"].tolist()),
         nr_free=tuple(raw["free_area"]["nr_free"].tolist()),
         free_lists=_free_lists(layout, address, raw["free_area"]["free_list"]),
-        vm_stat=dict(zip(stat_items(layout), raw["vm_stat"].tolist(), strict=True)),
-        pageset=int(raw["pageset"]),
-        flags=tuple(name for name, bit in layout.enum("zone_flags").items() if flags >> bit & 1),
-        inactive_ratio=int(raw["inactive_ratio"]),
-        node_field=int(raw["node"]) if "node" in optional else None,
-        nr_isolate_pageblock=int(raw["nr_isolate_pageblock"]) if "nr_isolate_pageblock" in optional else None,
+        vm_stat=dict(zip(form.zone_stats(), raw["vm_stat"].tolist(), strict=True)),
+        pageset=int(raw[form.pageset]),
+        counters=int(raw[form.counters]),
+        flags=tuple(name for name, bit in layout.enums.get("zone_flags", {}).items() if flags >> bit & 1),
+        numa_stat=dict(zip(form.numa_stats(), raw[form.numa].tolist(), strict=True)) if form.numa else {},
+        **(options | {called: int(raw[name]) for name, called in optional.items()}),
     )
 
 
@@ -204,39 +248,50 @@ def pagesets(dump: Dump, zone: Zone) -> list[Pageset]:
     :raises AddressError: the zone's pointer leads nowhere
     :raises SymbolError: it is not known which CPUs are online, or where their areas are
     """
-    return [_pageset(dump, cpu, per_cpu(dump, zone.pageset, cpu)) for cpu in online_cpus(dump)]
+    return [_pageset(dump, zone, cpu) for cpu in online_cpus(dump)]
 
 
-def _pageset(dump: Dump, cpu: int, address: int) -> Pageset:
-    layout = dump.layout
-    optional = [n for n in ("expire", "stat_threshold", "vm_stat_diff") if layout.has("per_cpu_pageset", n)]
-    raw = _struct(dump, "per_cpu_pageset", address, ["pcp", *optional])
-    pcp = raw["pcp"]
-    lists = address + layout.offsetof("per_cpu_pageset", "pcp.lists")
-    diff = zip(stat_items(layout), raw["vm_stat_diff"].tolist(), strict=True) if "vm_stat_diff" in optional else ()
+def _pageset(dump: Dump, zone: Zone, cpu: int) -> Pageset:
+    layout, form = dump.layout, ZoneFormat(dump.layout)
+    address = per_cpu(dump, zone.pageset, cpu)
+    optional = [n for n in ("expire", "high_min", "high_max") if layout.has(form.pageset_tag, n)]
+    if form.pcp:
+        raw = _struct(dump, form.pageset_tag, address, [form.pcp, *optional])
+        pcp, lists = raw[form.pcp], address + layout.offsetof(form.pageset_tag, f"{form.pcp}.lists")
+    else:
+        raw = pcp = _struct(dump, form.pageset_tag, address, ["count", "high", "batch", "lists", *optional])
+        lists = address + layout.offsetof(form.pageset_tag, "lists")
+    threshold, diff, numa = _counters(dump, form, per_cpu(dump, zone.counters, cpu)) if is_smp(dump) else (None, {}, {})
+    heads = _list_heads(layout, lists, pcp["lists"])
     return Pageset(
         cpu,
         address,
         int(pcp["count"]),
         int(pcp["high"]),
         int(pcp["batch"]),
-        _list_heads(layout, lists, pcp["lists"]),
+        heads,
         int(raw["expire"]) if "expire" in optional else None,
-        int(raw["stat_threshold"]) if "stat_threshold" in optional else None,
-        dict(diff),
+        threshold,
+        diff,
+        form.pcp_kinds(PageFormat(layout).migratetypes, len(heads)),
+        numa,
+        int(raw["high_min"]) if "high_min" in optional else None,
+        int(raw["high_max"]) if "high_max" in optional else None,
     )
+
+
+def _counters(dump: Dump, form: ZoneFormat, address: int) -> tuple[int, dict[str, int], dict[str, int]]:
+    """A CPU's statistics of a zone: the threshold, what is not folded in, and that of the NUMA statistics."""
+    fields = ["stat_threshold", "vm_stat_diff", *([form.numa_diff] if form.numa_diff else [])]
+    raw = _struct(dump, form.counters_tag, address, fields)
+    diff = dict(zip(form.zone_stats(), raw["vm_stat_diff"].tolist(), strict=True))
+    numa = dict(zip(form.numa_stats(), raw[form.numa_diff].tolist(), strict=True)) if form.numa_diff else {}
+    return int(raw["stat_threshold"]), diff, numa
 
 
 def stat_items(layout: Layout) -> tuple[str, ...]:
     """The statistics of a zone in order: of ``enum zone_stat_item``, without the names that only mark a place."""
-    return _stat_items(tuple(layout.enum("zone_stat_item").items()), layout.lengthof("zone", "vm_stat"))
-
-
-@cache
-def _stat_items(enumerators: tuple[tuple[str, int], ...], count: int) -> tuple[str, ...]:
-    # NR_LRU_BASE is another name of the first list's counter, which comes after it.
-    names = {value: name for name, value in enumerators}
-    return tuple(names.get(i, f"zone_stat_item {i}") for i in range(count))
+    return ZoneFormat(layout).zone_stats()
 
 
 def _zone_name(dump: Dump, index: int, pointer: int) -> str:

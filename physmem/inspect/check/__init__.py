@@ -15,7 +15,7 @@ from types import MappingProxyType
 from physmem.dump import Dump
 from physmem.errors import AbsentError, AddressError, CorruptionError, LayoutError, SymbolError, UnsupportedError
 from physmem.inspect.check import blocks, counters, lists, mobility, pages, spans
-from physmem.inspect.check.report import Finding, Report
+from physmem.inspect.check.report import Finding, Inapplicable, Report
 from physmem.inspect.check.subject import Subject
 
 __all__ = ["RULES", "Finding", "Report", "check"]
@@ -30,10 +30,13 @@ _GENERAL = {
 _CHECKS: tuple[tuple[Callable[[Subject, Report], None], Mapping[str, str]], ...] = (
     (spans.check_spans, spans.RULES),
     (lists.check_links, lists.LINK_RULES),
+    (lists.check_page_zones, lists.ZONE_RULES),
     (lists.check_marks, lists.MARK_RULES),
     (lists.check_pcp_lists, {**lists.LINK_RULES, **lists.PCP_RULES}),
     (blocks.check_blocks, blocks.RULES),
     (blocks.check_merges, blocks.MERGE_RULES),
+    (blocks.check_holes, blocks.HOLE_RULES),
+    (blocks.check_ram, blocks.RAM_RULES),
     (pages.check_pages, pages.RULES),
     (counters.check_free_blocks, counters.BLOCK_RULES),
     (counters.check_free_pages, counters.PAGE_RULES),
@@ -59,6 +62,8 @@ def check(dump: Dump) -> Report:
     for examine, rules in _CHECKS:
         try:
             examine(subject, report)
+        except Inapplicable as error:
+            report.not_applicable |= dict.fromkeys(rules, str(error))
         except (AbsentError, SymbolError, LayoutError, UnsupportedError) as error:
             report.skip(rules, str(error))
         except AddressError as error:

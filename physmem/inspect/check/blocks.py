@@ -3,20 +3,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import numpy.typing as npt
 
-from physmem.inspect.check.report import Report
+from physmem.inspect.check.report import Inapplicable, Report
 from physmem.inspect.check.subject import Subject
-from physmem.inspect.pageformat import PageFormat
+from physmem.inspect.iomem import system_ram
 from physmem.inspect.states import Blocks
+from physmem.ranges import Ranges
 
-__all__ = ["MERGE_RULES", "RULES", "check_blocks", "check_merges"]
+__all__ = [
+    "HOLE_RULES",
+    "MERGE_RULES",
+    "RAM_RULES",
+    "RULES",
+    "check_blocks",
+    "check_holes",
+    "check_merges",
+    "check_ram",
+]
 
 RULES = {
     "block_order": "a free block says the order of its list (page->private)",
     "block_align": "a free block begins at a multiple of its size",
     "block_zone": "a free block ends in the zone it begins in",
     "block_overlap": "no page is in two free blocks",
+}
+HOLE_RULES = {
+    "block_hole": "every page of a free block has a struct page",
+}
+RAM_RULES = {
+    "block_ram": "a free block is in memory, by the kernel's own map (iomem_resource)",
 }
 MERGE_RULES = {
     "block_merge": "a free block whose buddy is free, and of the same zone, is merged with it",
@@ -26,7 +45,7 @@ MERGE_RULES = {
 def check_blocks(subject: Subject, report: Report) -> None:
     """The rules that need nothing but the blocks."""
     blocks = subject.blocks
-    own = subject.lists.links.pages[PageFormat.ORDER][blocks.at]
+    own = subject.lists.links.pages[subject.format.order][blocks.at]
     wrong = blocks.buddy & (own != blocks.order.astype(np.uint64))
     said = zip(own[wrong], blocks.owner[wrong], strict=True)
     report.add_pages("block_order", blocks.pfn[wrong], (f"private {n}, {subject.whereabouts(o)}" for n, o in said))
@@ -71,3 +90,37 @@ def check_merges(subject: Subject, report: Report) -> None:
             lower = lower[(types[lower >> pageblock_order] != isolate) & (types[upper >> pageblock_order] != isolate)]
         details = (f"order {order}, as its buddy at pfn {pfn + (1 << order)}" for pfn in lower)
         report.add_pages("block_merge", lower, details)
+
+
+def check_holes(subject: Subject, report: Report) -> None:
+    """Free blocks that reach into holes; behind the last node there are none to be known of."""
+    blocks = subject.blocks
+    blocks = blocks[blocks.end <= subject.dump.max_pfn]
+    _add_outside(blocks, subject.lists.links.array.mapped, "block_hole", "there is no struct page", report)
+
+
+def check_ram(subject: Subject, report: Report) -> None:
+    """Free blocks where there is no memory, or where it is set apart."""
+    if "iomem_resource" not in subject.dump.symbols:
+        raise Inapplicable("it is not known where this kernel has iomem_resource")
+    # A page that is only in part memory is not given to the allocator.
+    memory = Ranges((-(-start >> 12), end >> 12) for start, end in system_ram(subject.dump) if end - start >= 1 << 13)
+    _add_outside(subject.blocks, memory, "block_ram", "is no System RAM", report)
+
+
+def _add_outside(blocks: Blocks, inside: Ranges, rule: str, what: str, report: Report) -> None:
+    """Name the blocks that are not wholly inside."""
+    starts, ends = np.array(list(inside), np.int64).reshape(-1, 2).T
+    if not len(starts):
+        return
+    at = np.maximum(np.searchsorted(starts, blocks.pfn, "right") - 1, 0)
+    wrong = (blocks.pfn < starts[at]) | (blocks.end > ends[at])
+    details = (f"order {order}: from pfn {pfn} on {what}" for order, pfn in _where(blocks[wrong], starts, ends))
+    report.add_pages(rule, blocks.pfn[wrong], details)
+
+
+def _where(blocks: Blocks, starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Order of each block, and its first page that is not inside."""
+    at = np.maximum(np.searchsorted(starts, blocks.pfn, "right") - 1, 0)
+    first = np.where(blocks.pfn < starts[at], blocks.pfn, np.maximum(blocks.pfn, ends[at]))
+    yield from zip(blocks.order.tolist(), first.tolist(), strict=True)

@@ -18,7 +18,8 @@ import numpy as np
 from physmem.inspect.check.report import Report
 from physmem.inspect.check.subject import Subject
 from physmem.inspect.sections import ABSENT
-from physmem.inspect.zones import Zone, stat_items
+from physmem.inspect.zoneformat import ZoneFormat
+from physmem.inspect.zones import Zone
 
 __all__ = [
     "BLOCK_RULES",
@@ -47,7 +48,7 @@ ISOLATE_RULES = {
     "nr_isolate_pageblock": "a zone counts as many isolated pageblocks as it has",
 }
 GLOBAL_RULES = {
-    "vm_stat": "each global statistic is the sum of the zones'",
+    "vm_stat": "each global statistic is the sum of the zones' (or nodes')",
 }
 
 
@@ -66,6 +67,8 @@ def check_free_pages(subject: Subject, report: Report) -> None:
     for number, zone in _whole_zones(subject, report, PAGE_RULES):
         pages = _pages(subject, zone)
         found = int(pages.sum() - (0 if isolate is None else pages[isolate]))
+        # Memory that the machine has not accepted yet (since 6.5) is free, and on a list of its own.
+        found += _stat(subject, number, "NR_UNACCEPTED") if "NR_UNACCEPTED" in zone.vm_stat else 0
         _compare_stat(subject, report, "nr_free_pages", number, "NR_FREE_PAGES", found)
         for pageset in subject.pagesets[number]:
             listed = subject.on_pcp_lists(zone, pageset.cpu)
@@ -94,14 +97,23 @@ def check_isolated(subject: Subject, report: Report) -> None:
 
 
 def check_global(subject: Subject, report: Report) -> None:
-    """The global ``vm_stat``: whatever a zone's statistic is changed by, the global one is too."""
-    items = stat_items(subject.dump.layout)
-    where = subject.dump.virt_to_phys(subject.dump.symbols["vm_stat"])
-    said = subject.dump.memory.array(where, np.int64, len(items)).tolist()
-    for item, value in zip(items, said, strict=True):
-        found = sum(zone.vm_stat[item] for node in subject.nodes for zone in node.zones)
-        if value != found:
-            report.add("vm_stat", f"{item}: {value}, {found} in the zones")
+    """The global statistics: whatever one of a zone or node is changed by, the global one is too."""
+    zones = [zone for node in subject.nodes for zone in node.zones]
+    form = ZoneFormat(subject.dump.layout)
+    # Of one table before 4.8, of two until 4.13, three since.
+    split = bool(form.node_stats())
+    tables = [("vm_zone_stat" if split else "vm_stat", form.zone_stats(), [zone.vm_stat for zone in zones], "zones")]
+    if split:
+        tables.append(("vm_node_stat", form.node_stats(), [node.vm_stat for node in subject.nodes], "nodes"))
+    if form.numa:
+        tables.append((form.numa, form.numa_stats(), [zone.numa_stat for zone in zones], "zones"))
+    for symbol, items, parts, where in tables:
+        at = subject.dump.virt_to_phys(subject.dump.symbols[symbol])
+        said = subject.dump.memory.array(at, np.int64, len(items)).tolist()
+        for item, value in zip(items, said, strict=True):
+            found = sum(part[item] for part in parts)
+            if value != found:
+                report.add("vm_stat", f"{item}: {value}, {found} in the {where}")
 
 
 def _whole_zones(subject: Subject, report: Report, rules: Mapping[str, str]) -> Iterator[tuple[int, Zone]]:
@@ -119,6 +131,11 @@ def _pages(subject: Subject, zone: Zone) -> np.ndarray[tuple[int], np.dtype[np.i
     blocks = subject.on_lists(zone)
     pages: np.ndarray[tuple[int], np.dtype[np.int64]] = (blocks << np.arange(len(blocks))[:, None]).sum(axis=0)
     return pages
+
+
+def _stat(subject: Subject, number: int, item: str) -> int:
+    pending = sum(pageset.vm_stat_diff.get(item, 0) for pageset in subject.pagesets[number])
+    return subject.zones[number].vm_stat[item] + pending
 
 
 def _compare_stat(subject: Subject, report: Report, rule: str, number: int, item: str, found: int) -> None:

@@ -3,10 +3,21 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from physmem.inspect.check.report import Report
 from physmem.inspect.check.subject import Subject
 
-__all__ = ["LINK_RULES", "MARK_RULES", "PCP_RULES", "check_links", "check_marks", "check_pcp_lists"]
+__all__ = [
+    "LINK_RULES",
+    "MARK_RULES",
+    "PCP_RULES",
+    "ZONE_RULES",
+    "check_links",
+    "check_marks",
+    "check_page_zones",
+    "check_pcp_lists",
+]
 
 LINK_RULES = {
     "list_link": "a link of a list leads to a page of the page array, or to the list head",
@@ -14,6 +25,9 @@ LINK_RULES = {
     "list_cycle": "a list ends at its head",
     "two_lists": "a page is on one list only",
     "list_zone": "a page on a list of a zone is spanned by the zone",
+}
+ZONE_RULES = {
+    "list_page_zone": "a page on a list of a zone names this zone itself (page->flags)",
 }
 MARK_RULES = {
     "buddy_without_list": "a page marked as a free block (PageBuddy) is on a free list",
@@ -36,6 +50,19 @@ def check_links(subject: Subject, report: Report) -> None:
         pfns = lists.pfns(number)
         outside = pfns[(pfns < each.zone.start_pfn) | (pfns >= each.zone.end_pfn)]
         report.add_pages("list_zone", outside, (f"on the list {each.name}" for _ in outside))
+
+
+def check_page_zones(subject: Subject, report: Report) -> None:
+    """Lists that lead from one zone into another; zones of different nodes may span the same pages."""
+    lists, form = subject.lists, subject.format
+    members = np.flatnonzero(lists.owner >= 0)
+    pfns, owners = lists.links.pfns[members], lists.owner[members]
+    flags = lists.links.array.gather(["flags"], pfns)["flags"]
+    ids = np.array([(each.zone.node, each.zone.index) for each in lists.lists] or [(0, 0)], np.uint64)
+    nodes, zones = form.node(flags), form.zone(flags)
+    wrong = np.flatnonzero((nodes != ids[owners, 0]) | (zones != ids[owners, 1]))
+    details = (f"says node {nodes[i]} zone {zones[i]}, {subject.whereabouts(int(owners[i]))}" for i in wrong)
+    report.add_pages("list_page_zone", pfns[wrong], details)
 
 
 def check_marks(subject: Subject, report: Report) -> None:

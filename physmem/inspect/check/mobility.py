@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from physmem.inspect.check.report import Report
+from physmem.inspect.check.report import Inapplicable, Report
 from physmem.inspect.check.subject import Subject
 
 __all__ = [
@@ -42,7 +42,7 @@ ISOLATE_RULES = {
     "isolate_list": "a free block on an isolated list is in an isolated pageblock",
 }
 PCP_RULES = {
-    "pcp_migratetype": "a page on a per-cpu list has its migratetype (page->index) or Reserve, or CMA on Movable",
+    "pcp_migratetype": "a page on a per-cpu list has its migratetype (page->index), or one that may be there",
 }
 
 
@@ -74,18 +74,26 @@ def check_isolate_lists(subject: Subject, report: Report) -> None:
 
 
 def check_pcp_types(subject: Subject, report: Report) -> None:
-    """Pages of the reserve are kept with any others, CMA pages with movable ones, isolated ones never."""
+    """Pages of the reserve are kept with any others, CMA pages with movable ones, isolated ones never.
+
+    Since 4.4 there is no reserve: whatever has no list of its own, as HighAtomic, is with the movable ones.
+    """
+    if subject.dump.release >= (6, 10) or not subject.format.index:
+        raise Inapplicable("this kernel does not keep the migratetype in a free page")
     subject.need_pagesets()
     enum = subject.dump.layout.enum("migratetype")
     lists = subject.lists
+    homeless = [enum[name] for name in ("MIGRATE_HIGHATOMIC", "MIGRATE_CMA") if name in enum]
     for number, each in enumerate(lists.lists):
-        if each.cpu is None:
+        if each.cpu is None or each.migratetype is None:
             continue
         members = lists.members[number]
-        index = lists.links.pages["index"][members]
-        right = (index == each.migratetype) | (index == enum["MIGRATE_RESERVE"])
-        if each.migratetype == enum["MIGRATE_MOVABLE"] and "MIGRATE_CMA" in enum:
-            right |= index == enum["MIGRATE_CMA"]
+        index = lists.links.pages[subject.format.index][members]
+        right = index == each.migratetype
+        if "MIGRATE_RESERVE" in enum:
+            right |= index == enum["MIGRATE_RESERVE"]
+        if each.migratetype == enum["MIGRATE_MOVABLE"]:
+            right |= np.isin(index, homeless)
         details = (f"index {i:#x}, on the list {each.name}" for i in index[~right].tolist())
         report.add_pages("pcp_migratetype", lists.pfns(number)[~right], details)
 
@@ -100,7 +108,8 @@ def _types(subject: Subject) -> tuple[_Types, _Types, _Types]:
     types = subject.pageblocks
     first = types[blocks.pfn >> order]
     last = types[np.minimum(blocks.end - 1 >> order, len(types) - 1)]
-    free = [each.migratetype if each.cpu is None else -1 for each in subject.lists.lists] or [-1]
+    lists = subject.lists.lists
+    free = [each.migratetype if each.cpu is None and each.migratetype is not None else -1 for each in lists] or [-1]
     listed = np.where(blocks.owner >= 0, np.array(free, np.int16)[blocks.owner], np.int16(-1))
     known = (first >= 0) & (last >= 0) & (listed >= 0)
     return tuple(np.where(known, each, np.int16(-1)) for each in (first, last, listed))  # type: ignore[return-value]

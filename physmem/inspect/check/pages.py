@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from physmem.inspect.check.report import Report
 from physmem.inspect.check.subject import Subject
-from physmem.inspect.pageformat import PageFormat
 
 __all__ = ["RULES", "check_pages"]
 
@@ -23,7 +22,6 @@ RULES = {
     "free_mapping": "a free page belongs to no mapping",
     "free_flags": "a free page has none of the PG_* flags",
 }
-_FIELDS = ["flags", "mapping", PageFormat.COUNT, PageFormat.MAPCOUNT]
 
 
 def check_pages(subject: Subject, report: Report) -> None:
@@ -32,7 +30,7 @@ def check_pages(subject: Subject, report: Report) -> None:
     absent = array.mapped.difference(array.present)
     if absent:
         report.skip(RULES, f"{absent.total()} struct pages, from pfn {next(iter(absent))[0]} on, are not in the image")
-    for start, pages in array.scan(_FIELDS):
+    for start, pages in array.scan(["flags", "mapping", subject.format.count, subject.format.mapcount]):
         _check_zones(subject, report, start, pages)
         _check_free(subject, report, start, pages)
 
@@ -53,13 +51,13 @@ def _check_zones(subject: Subject, report: Report, start: int, pages: npt.NDArra
 
 def _check_free(subject: Subject, report: Report, start: int, pages: npt.NDArray[np.void]) -> None:
     free = subject.blocks.cover(start, len(pages))
-    count, mapcount = pages[PageFormat.COUNT], pages[PageFormat.MAPCOUNT]
+    count, mapcount = pages[subject.format.count], pages[subject.format.mapcount]
     flags = pages["flags"] & np.uint64(subject.format.checked_flags)
     # Whether a page is rightly marked as a free block is for other rules to say.
     mapped = (mapcount != -1) & ~subject.format.buddy(pages)
     for rule, what, wrong in (
-        ("free_count", "_count {count}", count != 0),
-        ("free_mapcount", "_mapcount {mapcount}", mapped),
+        ("free_count", f"{subject.format.count} {{count}}", count != 0),
+        ("free_mapcount", f"{subject.format.mapcount} {{mapcount}}", mapped),
         ("free_mapping", "mapping {mapping:#x}", pages["mapping"] != 0),
         ("free_flags", "flags {flags}", flags != 0),
     ):

@@ -9,10 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MAX_LISTED", "Finding", "Report"]
+__all__ = ["MAX_LISTED", "Finding", "Inapplicable", "Report"]
 
 #: Findings of one rule that are kept; more are counted.
 MAX_LISTED = 100_000
+
+
+class Inapplicable(Exception):
+    """A rule has no meaning for this kernel, and why."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Report:
     :ivar findings: everything that is wrong
     :ivar counts: how often each rule is broken, which is more than its findings if those are very many
     :ivar not_checked: by rule, why it was not (or not everywhere) looked at
+    :ivar not_applicable: by rule, why it has no meaning for this kernel
     """
 
     findings: list[Finding] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     not_checked: dict[str, list[str]] = field(default_factory=dict)
+    not_applicable: dict[str, str] = field(default_factory=dict)
 
     @property
     def clean(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
-from physmem.inspect.check.report import Report
+from physmem.inspect.check.report import Inapplicable, Report
 from physmem.inspect.freelist import FreeLists, read_lists
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.sections import ABSENT, pageblock_types
@@ -73,8 +73,11 @@ class Subject:
         return pageblock_types(self.dump, partial=True)
 
     def migratetype(self, name: str) -> int:
-        """A migratetype that not every kernel has, as in ``MIGRATE_CMA``; raises LayoutError."""
-        return self.dump.layout.enumerator(name)
+        """A migratetype that not every kernel has, as in ``MIGRATE_CMA``; raises Inapplicable."""
+        types = self.dump.layout.enum("migratetype")
+        if name not in types:
+            raise Inapplicable(f"this kernel has no {name}")
+        return types[name]
 
     def skip_absent_pageblocks(self, report: Report, rules: Iterable[str]) -> None:
         """Say that rules are not checked for the pageblocks whose flags are not in the image."""
@@ -91,14 +94,14 @@ class Subject:
         """Blocks on the zone's free lists, by order and migratetype."""
         found = np.zeros((len(zone.free_lists), len(zone.free_lists[0])), np.int64)
         for each, members in zip(self.lists.lists, self.lists.members, strict=True):
-            if each.zone is zone and each.cpu is None:
+            if each.zone is zone and each.cpu is None and each.migratetype is not None:
                 found[each.order, each.migratetype] = len(members)
         return found
 
     def on_pcp_lists(self, zone: Zone, cpu: int) -> int:
         """Pages on a CPU's lists of the zone."""
         lists = zip(self.lists.lists, self.lists.members, strict=True)
-        return sum(len(members) for each, members in lists if each.zone is zone and each.cpu == cpu)
+        return sum(len(members) << each.order for each, members in lists if each.zone is zone and each.cpu == cpu)
 
     def whereabouts(self, owner: int) -> str:
         """Where a block is, in words, given the number of its list."""

@@ -20,10 +20,9 @@ from physmem.inspect.diff.objects import Object, objects
 from physmem.inspect.diff.pages import PageChange, PageChanges, compare_pages
 from physmem.inspect.freelist import read_lists
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.sections import ABSENT, NO_SECTION, migratetype_of, pageblock_flags
+from physmem.inspect.sections import ABSENT, NO_SECTION, PageblockFormat, pageblock_flags
 from physmem.inspect.zones import populated_zones
 from physmem.ranges import Ranges
-from physmem.structs.layout import Layout
 
 __all__ = ["Difference", "FieldChange", "ObjectChange", "PageChange", "PageChanges", "PageblockChange", "diff"]
 
@@ -145,19 +144,14 @@ def _compare_pageblocks(a: Dump, b: Dump, not_compared: list[str]) -> Iterator[P
     if absent.any():
         not_compared.append(f"{absent.sum()} pageblock flags: absent")
     order = a.layout.constant("pageblock_order")
+    form, names = PageblockFormat(a), PageFormat(a.layout).migratetypes
     for block in np.flatnonzero((old != new) & ~absent).tolist():
-        yield PageblockChange(block << order, *(_describe_flags(a.layout, int(each[block])) for each in (old, new)))
+        yield PageblockChange(block << order, *(_describe_flags(form, names, int(each[block])) for each in (old, new)))
 
 
-def _describe_flags(layout: Layout, flags: int) -> str:
+def _describe_flags(form: PageblockFormat, names: tuple[str, ...], flags: int) -> str:
     """A pageblock's flags in words: its migratetype, and whatever else is set."""
     if flags == NO_SECTION:
         return "no section"
-    names = PageFormat(layout).migratetypes
-    kind = int(migratetype_of(layout, np.array([flags], np.int16))[0])
-    words = [names[kind] if kind < len(names) else f"migratetype {kind}"]
-    width = layout.constant("NR_PAGEBLOCK_BITS")
-    for bit in range(layout.constant("PB_migrate_end") + 1, width):
-        if flags >> (width - 1 - bit) & 1:
-            words.append("skip" if bit == layout.constant("PB_migrate_skip") else f"bit {bit}")
-    return ", ".join(words)
+    kind = int(form.migratetype(np.array([flags], np.int16))[0])
+    return ", ".join([names[kind] if kind < len(names) else f"migratetype {kind}", *form.others(flags)])

@@ -20,7 +20,7 @@ __all__ = ["MAX_LISTED", "PageChange", "PageChanges", "compare_pages"]
 MAX_LISTED = 100_000
 
 #: Of the unions in struct page, the members that speak for a page of any use.
-_FIRST = ("flags", "mapping", "index", "_mapcount", "_count", "lru", "private")
+_FIRST = ("flags", "mapping", "index", "_mapcount", "_count", "_refcount", "lru", "private")
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class PageChanges:
 def compare_pages(a: Dump, b: Dump, lists_a: FreeLists, lists_b: FreeLists) -> PageChanges:
     """Compare every ``struct page`` that both images have."""
     found = PageChanges()
-    leaves = struct_leaves(a.layout, "page", {}, _FIRST)
-    dtype = a.layout.dtype("page", PageStates.FIELDS)
+    leaves = struct_leaves(a.layout, "page", {}, [name for name in _FIRST if a.layout.has("page", name)])
     states = list(State)
     states_a, states_b = PageStates(lists_a), PageStates(lists_b)
+    dtype = a.layout.dtype("page", states_a.fields)
     array_a, array_b = lists_a.links.array, lists_b.links.array
     for start, end in array_a.present.intersection(array_b.present):
         for pfn in range(start, end, CHUNK):

@@ -190,7 +190,7 @@ def a_page_on_two_lists(editor):
     return pfns[1]
 
 
-@breaks("list_zone", "nr_free", "nr_free_pages")
+@breaks("list_zone", "list_page_zone", "nr_free", "nr_free_pages")
 def a_page_on_a_list_of_another_zone(editor):
     pfn, order = a_free_block(editor, zone="DMA")
     move(editor, pfn, "DMA32", order, UNMOVABLE)
@@ -432,8 +432,12 @@ ALSO = {
 }
 
 
+#: Rules for which these kernels do not have what is needed: see test_modern_check.py.
+ELSEWHERE = {"block_ram", "block_hole", "list_page_zone"}
+
+
 def test_every_rule_is_broken_once():
-    assert {rule for rule, _, _ in BREAKERS.values()} == set(RULES)
+    assert {rule for rule, _, _ in BREAKERS.values()} == set(RULES) - ELSEWHERE
 
 
 def test_rules_have_a_meaning():
@@ -491,7 +495,7 @@ def test_without_anything(edit):
     editor.ram.ranges = Ranges()
     found = check(editor.dump.over(editor.ram))
     assert found.clean
-    assert set(found.not_checked) == set(RULES) - {"pointer", "cpu_online", "page_array"}
+    assert set(found.not_checked) == set(RULES) - {"pointer", "cpu_online", "page_array", "block_ram"}
 
 
 def test_a_kernel_without_numa_and_smp_is_checked_all_the_same(open_case):

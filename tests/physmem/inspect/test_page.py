@@ -68,15 +68,15 @@ def test_a_compound_page(open_case):
     head = first_with(dump, "PG_head")
     page = ask(dump, head)
     order = page.verdict.order
-    assert page.verdict.state is State.COMPOUND
+    assert page.verdict.state is State.SLAB
     assert page.verdict.head == head
-    assert page.verdict.summary == f"in use: head of a compound page of order {order} ({1 << order} pages)"
+    assert page.verdict.summary == f"in use: head of a compound page of order {order} ({1 << order} pages), slab"
     assert "head" in page.flags
     for tail in (head + 1, head + (1 << order) - 1):
         page = ask(dump, tail)
-        assert page.verdict.state is State.COMPOUND
+        assert page.verdict.state is State.SLAB
         assert (page.verdict.head, page.verdict.order) == (head, order)
-        assert page.verdict.summary == f"in use: tail of the compound page of order {order} headed at pfn {head}"
+        assert page.verdict.summary == f"in use: tail of the compound page of order {order} headed at pfn {head}, slab"
 
 
 @pytest.mark.parametrize("first_page", [0, 0xFFFFEA0000000001, 0xFFFF880000000000, 0xFFFFFFFFFFFFFFFF])
@@ -91,7 +91,7 @@ def test_a_head_without_tails(edit):
     editor = edit("n128_s5", "B")
     head = first_with(editor.dump, "PG_head")
     editor.set_page(head + 1, "compound_order", 1 << 40)
-    assert ask(editor.dump, head).verdict.summary == "in use: head of a compound page of unknown order"
+    assert ask(editor.dump, head).verdict.summary == "in use: head of a compound page of unknown order, slab"
     editor.set_page(head + 1, "flags", editor.get_page(head, "flags"))
     assert ask(editor.dump, head).verdict.order is None
 
@@ -101,7 +101,7 @@ def test_a_head_without_tails(edit):
     [
         ("PG_reserved", State.RESERVED, "reserved: never given to the page allocator"),
         ("PG_slab", State.SLAB, "in use: slab"),
-        ("PG_lru", State.LRU, "in use: anonymous memory, on an LRU list, 1 reference"),
+        ("PG_lru", State.ANON, "in use: anonymous memory, on an LRU list, 1 reference"),
     ],
 )
 def test_pages_with_a_flag(open_case, flag, state, summary):
@@ -181,7 +181,7 @@ def test_a_page_whose_contents_are_there(open_case):
 def test_one_by_one_and_many_at_a_time_agree(case, open_case):
     dump = open_case(case, "B")
     states = PageStates(read_lists(dump, list(populated_zones(dump))))
-    pages, _ = dump.pages(0, dump.max_pfn, list(PageStates.FIELDS))
+    pages, _ = dump.pages(0, dump.max_pfn, states.fields)
     codes = states.codes(0, pages)
     for pfn in range(1, dump.max_pfn, 101):
         assert ask(dump, pfn).verdict.state is list(State)[codes[pfn]], pfn
@@ -190,7 +190,7 @@ def test_one_by_one_and_many_at_a_time_agree(case, open_case):
 def test_states_do_not_depend_on_where_the_array_is_cut(open_case):
     dump = open_case("n128_s4", "B")
     states = PageStates(read_lists(dump, list(populated_zones(dump))))
-    pages, _ = dump.pages(0, dump.max_pfn, list(PageStates.FIELDS))
+    pages, _ = dump.pages(0, dump.max_pfn, states.fields)
     whole = states.codes(0, pages)
     for start, end in ((1, 2), (513, 1500), (20480 + 1000, 20480 + 1100), (32000, 32736)):
         assert states.codes(start, pages[start:end]).tolist() == whole[start:end].tolist()

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from physmem.errors import AbsentError, AddressError, UnsupportedError
 from physmem.inspect import sections
 from physmem.ranges import Ranges
-from physmem.structs import linux_4_0
 from physmem.symbols import Symbols
 
 MOVABLE, RESERVE = 2, 3
@@ -88,8 +87,9 @@ def test_a_flat_memory_map_has_none(open_case):
         list(sections.sections(dump))
 
 
-def test_the_migratetype_is_in_the_first_bits():
-    layout = linux_4_0.layout(linux_4_0.NUMA)
+def test_the_migratetype_is_in_the_first_bits(open_case):
+    form = sections.PageblockFormat(open_case("n128_s1"))
     flags = np.array([0b0101, 0b0100, sections.NO_SECTION, sections.ABSENT], np.int16)
-    assert sections.migratetype_of(layout, flags).tolist() == [MOVABLE, MOVABLE, -1, -2]
-    assert sections.migratetype_of(layout, np.array([0b0110], np.int16)).tolist() == [RESERVE]
+    assert form.migratetype(flags).tolist() == [MOVABLE, MOVABLE, -1, -2]
+    assert form.migratetype(np.array([0b0110], np.int16)).tolist() == [RESERVE]
+    assert [form.others(int(each)) for each in flags[:2]] == [["skip"], []]

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Compound pages: blocks of pages that have one owner, and are spoken for by their first page, the head.
+
+In a piece of the page array the tails of one compound page are a *run*: they lead to the same head,
+which may lie before the piece.  What is asked of heads is asked once for each run, so that the cost
+is not that of the pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from physmem.dump import Dump
+from physmem.inspect.memmap import PageArray
+from physmem.inspect.pageformat import PageFormat
+
+__all__ = ["Folios", "Heads", "Tails"]
+
+
+@dataclass(frozen=True)
+class Tails:
+    """The tails in a piece of the page array.
+
+    :ivar mask: which of the pages are tails
+    :ivar begin: position of the first page of each run
+    :ivar length: pages of each run
+    :ivar head: PFN of its head; -1 where what should lead to it leads nowhere
+    """
+
+    mask: npt.NDArray[np.bool_]
+    begin: npt.NDArray[np.intp]
+    length: npt.NDArray[np.intp]
+    head: npt.NDArray[np.int64]
+
+    def spread(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """A value for each run as a value for each tail, in the order of the pages."""
+        return np.repeat(values, self.length)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Some heads of compound pages.
+
+    :ivar pfn: of each, ascending
+    :ivar rows: the bytes of each ``struct page``
+    :ivar second: those of the page behind it, which has what did not fit
+    :ivar known: whether both are in the image; what is not has zeros for bytes
+    """
+
+    pfn: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.uint8]
+    second: npt.NDArray[np.uint8]
+    known: npt.NDArray[np.bool_]
+
+    def at(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """Where these are among the heads; all of them must be."""
+        return np.searchsorted(self.pfn, pfns)
+
+
+class Folios:
+    """Finds compound pages in pieces of a page array."""
+
+    def __init__(self, dump: Dump, array: PageArray, form: PageFormat) -> None:
+        self.array = array
+        self.format = form
+        self._size = dump.sizeof_page
+        self._mem_map = dump.mem_map
+        #: What :meth:`tails` looks at.
+        self.fields = list(dict.fromkeys(["flags", form.tail_field]))
+
+    def tails(self, start: int, pages: npt.NDArray[Any]) -> Tails:
+        """The tails among the pages from PFN ``start`` on (of which ``fields`` are there)."""
+        mask = self.format.tail(pages)
+        where = np.flatnonzero(mask)
+        words = pages[self.format.tail_field][where]
+        apart = np.ones(len(where), bool)
+        if len(where) > 1:
+            apart[1:] = (np.diff(where) != 1) | (words[1:] != words[:-1])
+        first = np.flatnonzero(apart)
+        begin = where[first]
+        length = np.diff(np.append(first, len(where)))
+        own = (begin + start).astype(np.uint64) * np.uint64(self._size) + np.uint64(self._mem_map)
+        offset = self.format.head_addresses(own, words[first]) - np.uint64(self._mem_map)
+        head = (offset // np.uint64(self._size)).astype(np.int64)
+        sound = (offset % np.uint64(self._size) == 0) & (head < begin + start) & (head >= 0)
+        return Tails(mask, begin, length, np.where(sound, head, -1))
+
+    def heads(self, pfns: npt.NDArray[np.int64]) -> Heads:
+        """What the page array has of these heads, each of which may be asked for several times."""
+        unique = np.unique(pfns)
+        known = (self.array.slots(unique) >= 0) & (self.array.slots(unique + 1) >= 0)
+        rows = np.zeros((len(unique), self._size), np.uint8)
+        second = rows.copy()
+        rows[known] = self.array.rows(unique[known])
+        second[known] = self.array.rows(unique[known] + 1)
+        return Heads(unique, rows, second, known)
