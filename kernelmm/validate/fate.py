@@ -179,9 +179,9 @@ def _refused(block: Block) -> Outcome:
     more = f" and {len(block.bad) - 1} more" if len(block.bad) > 1 else ""
     later = [f"{block.size} at pfn {block.pfn} is lost: nobody gets it again"]
     for page, _ in block.bad[:_MAX_TOLD]:
-        if window.field(page, form.MAPCOUNT) == form.buddy_value:
+        if window.field(page, form.mapcount) == form.buddy_value:
             later.append(f"the free block at pfn {page} has lost its mark, and is on its list all the same")
-        elif window.field(page, form.MAPCOUNT) != -1:
+        elif window.field(page, form.mapcount) != -1:
             later.append(f"pfn {page} counts as mapped by nobody now: the unmap to come counts below that")
     taken = [page for page in block.pages[1:] if block.is_foreign(page) and window.count(page) == 0]
     if taken and not any(window.is_head(page) for page in taken):

@@ -205,8 +205,8 @@ class Judge:
         form, window = self.kernel.format, block.window
         # Pages of others are the check ``extent``'s; the first page is always meant.
         own = [page for page in block.pages if page == block.pfn or window.count(page) == 0]
-        mapped = [page for page in own if window.field(page, form.MAPCOUNT) not in (-1, form.buddy_value)]
-        count = window.field(mapped[0], form.MAPCOUNT) + 1 if mapped else 0
+        mapped = [page for page in own if window.field(page, form.mapcount) not in (-1, form.buddy_value)]
+        count = window.field(mapped[0], form.mapcount) + 1 if mapped else 0
         case.decide("mapcount", not mapped, f"{_some(mapped)}: mapped {count} times")
         cached = [
             page

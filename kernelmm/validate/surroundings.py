@@ -44,7 +44,7 @@ class Kernel:
             lists = free_lists(zone, names)
             with suppress(PhysmemError):
                 sets = pagesets(dump, zone)
-                lists += [each for pageset in sets for each in pcp_lists(zone, pageset, names)]
+                lists += [each for pageset in sets for each in pcp_lists(zone, pageset)]
                 if all(pageset.high <= 1 for pageset in sets):
                     self.unlisted.add(zone.address)
             self.heads |= {each.head.address: each for each in lists}
@@ -72,7 +72,7 @@ class Window:
         form = kernel.format
         self.kernel = kernel
         self.start, self.stop = start, stop
-        fields = ["flags", "mapping", form.COUNT, form.MAPCOUNT, form.ORDER, form.NEXT, form.PREV]
+        fields = ["flags", "mapping", form.count, form.mapcount, form.order, form.next, form.prev]
         self.pages, self.exists = kernel.dump.pages(start, stop, fields)
 
     def __contains__(self, pfn: int) -> bool:
@@ -92,17 +92,17 @@ class Window:
 
     def count(self, pfn: int) -> int:
         """``page->_count``."""
-        return self.field(pfn, self.kernel.format.COUNT)
+        return self.field(pfn, self.kernel.format.count)
 
     def is_head(self, pfn: int) -> bool:
         """Whether a page is marked as the first of a free block."""
-        return pfn in self and self.field(pfn, self.kernel.format.MAPCOUNT) == self.kernel.format.buddy_value
+        return pfn in self and self.field(pfn, self.kernel.format.mapcount) == self.kernel.format.buddy_value
 
     @cached_property
     def _free_heads(self) -> npt.NDArray[np.int64]:
         """For each page the first one of the free block that it is in, counted from the window's start; or -1."""
         form = self.kernel.format
-        orders = self.pages[form.ORDER]
+        orders = self.pages[form.order]
         is_head = self.exists & form.buddy(self.pages) & (orders < form.max_order)
         heads = np.flatnonzero(is_head)
         found = np.full(len(self.pages), -1, np.int64)
@@ -117,7 +117,7 @@ class Window:
     def free_block(self, pfn: int) -> tuple[int, int] | None:
         """The free block that a page is in: PFN of its first page, and its order."""
         head = int(self._free_heads[pfn - self.start]) if pfn in self else -1
-        return None if head < 0 else (self.start + head, self.field(self.start + head, self.kernel.format.ORDER))
+        return None if head < 0 else (self.start + head, self.field(self.start + head, self.kernel.format.order))
 
     def compound(self, pfn: int) -> tuple[int, int | None] | None:
         """The compound page that a page is part of: PFN of its head, and its order (None if that cannot be told)."""
@@ -140,7 +140,7 @@ class Window:
 
     def drop_share(self, tail: int) -> None:
         """See a tail as it is once its share of the head's references is dropped: on paper only."""
-        name = self.kernel.format.MAPCOUNT
+        name = self.kernel.format.mapcount
         if self.field(tail, name) >= 0:
             self.pages[name][tail - self.start] -= 1
 
@@ -149,14 +149,14 @@ class Window:
     def linked(self, pfn: int) -> bool:
         """Whether a page is an entry of some list: what it says comes before it leads to it."""
         entry = self.kernel.dump.mem_map + pfn * self.kernel.dump.sizeof_page + self.kernel.format.lru
-        before = self.field(pfn, self.kernel.format.PREV)
+        before = self.field(pfn, self.kernel.format.prev)
         return before not in (entry, self.kernel.poison) and self._next(before) == entry
 
     def list_of(self, pfn: int) -> FreeList | None:
         """The list of free pages that a page is on."""
         if not self.linked(pfn):
             return None
-        at = self.field(pfn, self.kernel.format.PREV)
+        at = self.field(pfn, self.kernel.format.prev)
         for _ in range(_MAX_STEPS):
             if at in self.kernel.heads:
                 return self.kernel.heads[at]
@@ -182,9 +182,9 @@ class Window:
         if rest or pfn < 0 or not self.kernel.has_struct_page(pfn):
             return None
         if pfn in self:
-            return self.field(pfn, form.NEXT), self.field(pfn, form.PREV)
-        pages, exists = dump.pages(pfn, pfn + 1, [form.NEXT, form.PREV])
-        return (int(pages[form.NEXT][0]), int(pages[form.PREV][0])) if exists[0] else None
+            return self.field(pfn, form.next), self.field(pfn, form.prev)
+        pages, exists = dump.pages(pfn, pfn + 1, [form.next, form.prev])
+        return (int(pages[form.next][0]), int(pages[form.prev][0])) if exists[0] else None
 
     # -- what follows a page -------------------------------------------------
 
@@ -193,7 +193,7 @@ class Window:
         """Pages without a reference that are in no free block, compound page or slab, and not reserved."""
         form = self.kernel.format
         claimed = sum(form.bit(name) for name in ("PG_head", "PG_tail", "PG_reserved", "PG_slab"))
-        is_idle = (self.pages[form.COUNT] == 0) & (self.pages[form.MAPCOUNT] == -1)
+        is_idle = (self.pages[form.count] == 0) & (self.pages[form.mapcount] == -1)
         found: npt.NDArray[np.bool_] = (
             self.exists & is_idle & ((self.pages["flags"] & np.uint64(claimed)) == 0) & (self._free_heads < 0)
         )
@@ -223,7 +223,7 @@ class Window:
         for each in np.flatnonzero(self._suspicious(pfn, order)).tolist():
             reason = ""
             page = pfn + each
-            if self.field(page, form.MAPCOUNT) != -1:
+            if self.field(page, form.mapcount) != -1:
                 reason = "nonzero mapcount"
             # The first page of an anonymous mapping is let off.
             if self.field(page, "mapping") and not (each == 0 and self.field(page, "mapping") & 1):
@@ -240,8 +240,8 @@ class Window:
         pages = self.pages[pfn - self.start : pfn - self.start + (1 << min(order, 63))]
         checked = np.uint64(form.layout.constant("PAGE_FLAGS_CHECK_AT_FREE"))
         return (
-            (pages[form.MAPCOUNT] != -1)
+            (pages[form.mapcount] != -1)
             | (pages["mapping"] != 0)
-            | (pages[form.COUNT] != 0)
+            | (pages[form.count] != 0)
             | ((pages["flags"] & checked) != 0)
         )

@@ -88,6 +88,11 @@ class PageFormat:
         """Offset of the links of lists of free pages."""
         return self.layout.offsetof("page", self.next)
 
+    @cached_property
+    def buddy_value(self) -> int:
+        """PAGE_BUDDY_MAPCOUNT_VALUE: what marks the head of a free block, in kernels until 4.17 the whole of it."""
+        return self.layout.constant("PAGE_BUDDY_MAPCOUNT_VALUE", signed=True)
+
     # -- types -------------------------------------------------------------------------------------
 
     @cached_property
@@ -100,7 +105,7 @@ class PageFormat:
                 for name, value in enum.items()
                 if name != "PGTY_mapcount_underflow"
             }
-        buddy = self.layout.constant("PAGE_BUDDY_MAPCOUNT_VALUE", signed=True) & _U32
+        buddy = self.buddy_value & _U32
         cleared = ~buddy & _U32
         if cleared & cleared - 1:
             exact = {"balloon": "PAGE_BALLOON_MAPCOUNT_VALUE", "kmemcg": "PAGE_KMEMCG_MAPCOUNT_VALUE"}
