@@ -17,12 +17,12 @@ from kernelmm import gfp
 from kernelmm.machine import Machine
 from physmem.errors import UsageError
 
-__all__ = ["KINDS", "Question", "Quiz", "make_quiz"]
+__all__ = ["KINDS", "Lab", "Question", "Quiz", "make_quiz"]
 
 #: Questions that a quiz has at most: a sheet, not a book.
 MAX_QUESTIONS = 100
 _MEMORY = "160M"
-_MOBILITIES = (gfp.GFP_KERNEL, gfp.GFP_HIGHUSER_MOVABLE, gfp.GFP_TEMPORARY)
+MOBILITIES = (gfp.GFP_KERNEL, gfp.GFP_HIGHUSER_MOVABLE, gfp.GFP_TEMPORARY)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,31 @@ class Quiz:
         return "\n".join(text(self, answers=False))
 
 
-Maker = Callable[[Machine, Random], Question]
+@dataclass(frozen=True)
+class Lab:
+    """The machine that is asked about.
+
+    :ivar held: what is allocated on it: ``struct page *`` and order
+    """
+
+    machine: Machine
+    held: list[tuple[int, int]]
+
+    def take(self, random: Random, *orders: int) -> tuple[int, int]:
+        """A block of one of these orders, to be freed."""
+        fitting = [block for block in self.held if block[1] in orders]
+        if fitting:
+            block = random.choice(fitting)
+            self.held.remove(block)
+            return block
+        order = random.choice(orders)
+        page = self.machine.alloc_pages(random.choice(MOBILITIES), order)
+        if page is None:
+            raise UsageError("the machine has run out of memory: ask for fewer questions")
+        return page, order
+
+
+Maker = Callable[[Lab, Random], Question]
 
 
 def _kinds() -> dict[str, tuple[str, Maker]]:
@@ -110,11 +134,11 @@ def make_quiz(kind: str, seed: int, count: int = 5) -> Quiz:
         raise UsageError(f"{count} questions: a quiz has from 1 to {MAX_QUESTIONS}")
     about, maker = _kinds()[kind]
     random = Random(f"{kind} {seed}")
-    machine = lively(random)
-    return Quiz(kind, seed, about, [maker(machine, random) for _ in range(count)])
+    lab = lively(random)
+    return Quiz(kind, seed, about, [maker(lab, random) for _ in range(count)])
 
 
-def lively(random: Random) -> Machine:
+def lively(random: Random) -> Lab:
     """A machine that has been used for a while: some of its memory is taken, some was and is free again."""
     machine = Machine.boot(_MEMORY)
     held: list[tuple[int, int]] = []
@@ -123,8 +147,8 @@ def lively(random: Random) -> Machine:
             page, order = held.pop(random.randrange(len(held)))
             machine.free_block(page, order)
             continue
-        order = random.choice((0, 0, 0, 1, 2, 3))
-        got = machine.alloc_pages(random.choice(_MOBILITIES), order)
+        order = random.choice((0, 0, 0, 1, 1, 2, 3, 4))
+        got = machine.alloc_pages(random.choice(MOBILITIES), order)
         if got is not None:
             held.append((got, order))
-    return machine
+    return Lab(machine, held)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from random import Random
 
 from kernelmm import gfp
@@ -12,8 +11,9 @@ from kernelmm.core import page as page_fields
 from kernelmm.machine import Machine
 from kernelmm.study.explain import explain
 from kernelmm.study.explain_text import call_lines
-from kernelmm.study.quiz import Question
+from kernelmm.study.quiz import Lab, Question
 from physmem import abi, address
+from physmem.errors import UsageError
 
 __all__ = ["make_buddy", "make_path"]
 
@@ -27,14 +27,15 @@ _ASKS_PATH = [
     "Where is the page afterwards: on a per-CPU list, on a free list, or nowhere?",
     "What is its _count afterwards, and how many pages does the CPU have on its lists of this zone?",
 ]
-_GFP = (gfp.GFP_KERNEL, gfp.GFP_HIGHUSER_MOVABLE, gfp.GFP_TEMPORARY)
+_COMP = vars(gfp)["__GFP_COMP"]
+#: What asks for a page of a zone, by its index; the highest is what everybody gets.
+_ZONE_MASKS = {gfp.ZONE_DMA: gfp.GFP_DMA, gfp.ZONE_DMA32: gfp.GFP_DMA32}
 
 
-def make_buddy(machine: Machine, random: Random) -> Question:
+def make_buddy(lab: Lab, random: Random) -> Question:
     """A block is taken and given back; which of its neighbours are free is read from memory in between."""
-    order = random.randrange(1, 5)
-    page = machine.alloc_pages(random.choice(_GFP), order)
-    assert page is not None
+    machine = lab.machine
+    page, order = lab.take(random, 1, 2, 3, 4)
     pfn = machine.page_to_pfn(page)
     largest = 1 << (abi.MAX_ORDER - 1)
     start = pfn & -largest
@@ -86,21 +87,25 @@ def free_blocks(machine: Machine, start: int, end: int) -> dict[int, int]:
     return found
 
 
-def make_path(machine: Machine, random: Random) -> Question:
+def make_path(lab: Lab, random: Random) -> Question:
     """A page is freed in one of several states, and watched."""
-    mm = machine.mm
+    machine, mm = lab.machine, lab.machine.mm
     state = random.choice(("plain", "plain", "block", "block", "shared", "compound", "full"))
-    order = {"plain": 0, "shared": random.randrange(3), "full": 0}.get(state, random.randrange(1, 4))
-    mask = random.choice(_GFP) | (vars(gfp)["__GFP_COMP"] if state == "compound" else 0)
-    page = machine.alloc_pages(mask, order)
-    assert page is not None
+    if state == "compound":
+        order = random.randrange(1, 4)
+        made = machine.alloc_pages(gfp.GFP_KERNEL | _COMP, order)
+        if made is None:
+            raise UsageError("the machine has run out of memory: ask for fewer questions")
+        page = made
+    else:
+        page, order = lab.take(random, *{"block": (1, 2, 3, 4), "shared": (0, 1, 2)}.get(state, (0,)))
     if state == "shared":
         machine.get_page(page)
     pfn = machine.page_to_pfn(page)
-    z = address.off(mm, mmzone.page_zone(mm, address.page_off(mm, page)))
-    pageset = mmzone.this_cpu_pageset(mm, z)
+    zone = mmzone.page_zone(mm, address.page_off(mm, page))
+    pageset = mmzone.this_cpu_pageset(mm, address.off(mm, zone))
     if state == "full":
-        fill_lists(machine, pageset)
+        fill_lists(machine, zone, pageset)
     count, high, batch = (mm.as_s32[(pageset + at) >> 2] for at in (abi.PCP_COUNT, abi.PCP_HIGH, abi.PCP_BATCH))
     references = page_fields.count(mm, address.page_off(mm, page))
     view = machine.page(page)
@@ -124,10 +129,9 @@ def make_path(machine: Machine, random: Random) -> Question:
         place = "on a free list"
     else:
         place = "on a per-CPU list"
-    shown = [f"{name} (x {times})" if times > 1 else name for name, times in runs(functions)]
     facts = {"order": order, "count": references, "pcp": [count, high, batch], "compound": state == "compound"}
     solution = {"functions": functions, "place": place, "count": left, "pcp_count": now}
-    answers = [", ".join(shown), place, f"_count {left}; {now} pages on the CPU's lists"]
+    answers = [", ".join(runs(functions)), place, f"_count {left}; {now} pages on the CPU's lists"]
     if state == "shared":
         machine.free_block(page, order)
     text = f"{call}({f'pfn {pfn}' if call == 'put_page' else f'pfn {pfn}, {order}'}) is called."
@@ -135,23 +139,37 @@ def make_path(machine: Machine, random: Random) -> Question:
     return Question(text, given, list(_ASKS_PATH), answers, worked, facts, solution)
 
 
-def fill_lists(machine: Machine, pageset: int) -> None:
-    """Free single pages until one more makes the CPU's lists of the zone give a batch back."""
+def fill_lists(machine: Machine, zone: int, pageset: int) -> None:
+    """Free single pages of a zone until one more makes the CPU's lists give a batch back."""
     mm = machine.mm
-    held = []
-    for _ in range(4096):
-        count, high = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2], mm.as_s32[(pageset + abi.PCP_HIGH) >> 2]
-        if count >= high - 1:
-            break
-        block = machine.alloc_pages(gfp.GFP_KERNEL, 1)
+    mask = _ZONE_MASKS.get(mmzone.zone_idx(mm, zone, address.off(mm, zone)), 0)
+    while mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] < mm.as_s32[(pageset + abi.PCP_HIGH) >> 2] - 1:
+        block = machine.alloc_pages(mask, 1)
         if block is None:
-            break
+            return
+        if mmzone.page_zone(mm, address.page_off(mm, block)) != zone:
+            machine.free_block(block, 1)
+            return
         machine.split_page(block, 1)
-        held += [block, block + abi.SIZEOF_PAGE]
-        while held and mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] < high - 1:
-            machine.free_block(held.pop())
+        machine.free_block(block + abi.SIZEOF_PAGE)
+        if mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] < mm.as_s32[(pageset + abi.PCP_HIGH) >> 2] - 1:
+            machine.free_block(block)
 
 
-def runs(names: list[str]) -> list[tuple[str, int]]:
-    """Names with how often each comes in a row."""
-    return [(name, len(list(group))) for name, group in groupby(names)]
+def runs(names: list[str]) -> list[str]:
+    """Names in order; what comes several times in a row, alone or in pairs, is told once."""
+    told = []
+    at = 0
+    while at < len(names):
+        for width in (1, 2):
+            part = names[at : at + width]
+            times = 1
+            while names[at + times * width : at + (times + 1) * width] == part:
+                times += 1
+            if times > 1:
+                break
+        else:
+            part, width = names[at : at + 1], 1
+        told.append(part[0] if times == 1 else f"{part[0] if width == 1 else '(' + ', '.join(part) + ')'} x {times}")
+        at += times * width
+    return told

@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from kernelmm.machine import Machine
-from kernelmm.study.quiz import Question
+from kernelmm.study.quiz import Lab, Question
 from physmem import paging
 from physmem.inspect.explain import AddressExplanation, explain_address
 
@@ -21,8 +21,9 @@ _ASKS = [
 _WRONG = ["Why does this address lead nowhere?", "What would have to be different?"]
 
 
-def make(machine: Machine, random: Random) -> Question:
+def make(lab: Lab, random: Random) -> Question:
     """An address of the direct map or of the kernel's image; one in five leads nowhere."""
+    machine = lab.machine
     dump = machine.dump
     wrong = random.random() < 0.2
     limit = dump.max_pfn << 12

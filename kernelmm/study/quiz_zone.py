@@ -10,7 +10,7 @@ from kernelmm.machine import Machine
 from kernelmm.study.explain import watch
 from kernelmm.study.explain_model import Call
 from kernelmm.study.explain_text import call_lines
-from kernelmm.study.quiz import Question
+from kernelmm.study.quiz import Lab, Question
 from physmem import abi, address
 
 __all__ = ["make"]
@@ -18,8 +18,9 @@ __all__ = ["make"]
 _MARKS = ("min", "low", "high")
 
 
-def make(machine: Machine, random: Random) -> Question:
+def make(lab: Lab, random: Random) -> Question:
     """May a zone give a block away, if what it must keep is set so that the answer is not obvious?"""
+    machine = lab.machine
     mm = machine.mm
     index = random.choice([i for i in range(mm.max_nr_zones) if mmzone.populated_zone(mm, 0, i)])
     zone = mmzone.populated_zone(mm, 0, index)

@@ -160,7 +160,7 @@ def test_watermarks_by_hand(outputs: dict[str, Any]) -> None:
 
 
 def test_paths_by_hand(outputs: dict[str, Any]) -> None:
-    places = set()
+    places, emptied = set(), set()
     for question in questions(outputs, "freepath"):
         facts, solution = question["facts"], question["solution"]
         count, high, batch = facts["pcp"]
@@ -184,7 +184,9 @@ def test_paths_by_hand(outputs: dict[str, Any]) -> None:
             assert "free_hot_cold_page" not in functions
             assert solution["place"] == "on a free list"
             assert solution["pcp_count"] == count
+        emptied.add("free_pcppages_bulk" in functions and high > 0)
     assert len(places) == 3
+    assert emptied == {True, False}
 
 
 def test_text_has_answers_only_if_asked(outputs: dict[str, Any]) -> None:
