@@ -7,12 +7,14 @@ step by step: so the lists and pages that a step shows are read from memory as i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kernelmm.core import mmzone
 from kernelmm.machine import Machine
 from kernelmm.study.explain_model import Call, Change, Explanation, Line
+from kernelmm.study.explain_values import Names
 from physmem import abi, address
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zones import nodes
@@ -27,7 +29,7 @@ _MAX_ROWS = 48
 _FEW_ROWS = 6
 _MAX_ENTRIES = 10
 #: A list of free pages is followed no further than this.
-_MAX_WALK = 20_000
+_MAX_WALK = 500
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ def film(machine: Machine, explanation: Explanation) -> dict[str, Any]:
             scene.put(change)
         if len(frames) >= MAX_STEPS:
             continue
-        now = scene.look() if any(map(_is_shown, step.changes)) else before
+        now = scene.look(before, step.changes) if any(map(_is_shown, step.changes)) else before
         frames.append(
             {
                 "o": step.operation,
@@ -160,7 +162,6 @@ def film(machine: Machine, explanation: Explanation) -> dict[str, Any]:
         "hidden": scene.hidden,
         "lists": scene.titles,
         "migratetypes": list(scene.migratetypes),
-        "mem_map": f"{machine.mm.mem_map:#x}",
         "page_offset": f"{machine.mm.page_offset:#x}",
         "start": start,
     }
@@ -188,6 +189,7 @@ class _Scene:
 
     def __init__(self, machine: Machine, found: list[Step]) -> None:
         self._mm = mm = machine.mm
+        self._names = Names(mm, machine.dump)
         self.migratetypes = PageFormat(machine.dump.layout).migratetypes
         written: dict[int, int] = {}
         for change in (change for step in found for change in step.changes):
@@ -253,39 +255,60 @@ class _Scene:
         if size <= 8:
             self._mm.as_u8[at : at + size] = (before if back else after).to_bytes(size, "little")
 
-    def look(self) -> dict[str, Any]:
-        """All that is shown, as it is in memory now."""
-        seen: dict[str, Any] = {}
+    def look(self, before: dict[str, Any] | None = None, changes: Sequence[Change] = ()) -> dict[str, Any]:
+        """All that is shown, as it is in memory now.
+
+        :param before: what was shown before some words were written; None: look at everything
+        """
+        seen: dict[str, Any] = {} if before is None else dict(before)
         percpu: set[int] = set()
         for key, head, at in self._lists:
-            entries, total, broken = self._walk(head, at, percpu if key[0] == "p" else None)
-            seen[key] = [entries, total, broken]
+            seen[key] = self._walk(head, at, percpu if key[0] == "p" else None)
         for key, at in self._counts:
             if key[0] == "n":
                 seen[key] = self._mm.as_s64[at >> 3]
             else:
                 seen[key] = [self._mm.as_s32[(at + offset) >> 2] for offset in (0, 4, 8)]
-        for pfn, at in self._pages.items():
+        pages = self._pages if before is None else self._affected(before, changes)
+        for pfn, at in pages.items():
             seen[str(pfn)] = self._page(pfn, at, percpu)
         return seen
 
-    def _walk(self, head: int, at: int, percpu: set[int] | None) -> tuple[list[int], int, bool]:
-        """The first entries of a list by PFN, how many there are, and whether it is broken just now."""
+    def _affected(self, before: dict[str, Any], changes: Sequence[Change]) -> dict[int, int]:
+        """The pages that words written to some of them can make look different: the blocks that they head, too."""
+        mm = self._mm
+        found: dict[int, int] = {}
+        for pfn in {change.pfn for change in changes if change.kind == "page" and change.pfn is not None}:
+            at = address.page_off(mm, address.pfn_to_page(mm, pfn))
+            orders = [mm.as_u64[(at + abi.PAGE_PRIVATE) >> 3]]
+            orders += [int(c.raw[2]) for c in changes if c.pfn == pfn and c.field == "private"]
+            orders += [before[str(pfn)][1]] if str(pfn) in before else []
+            if any(c.pfn == pfn and c.field in ("_mapcount", "private") for c in changes):
+                count = 1 << max((order for order in orders if 0 < order < abi.MAX_ORDER), default=0)
+            else:
+                count = 1
+            found |= {each: self._pages[each] for each in range(pfn, pfn + count) if each in self._pages}
+        return found
+
+    def _walk(self, head: int, at: int, percpu: set[int] | None) -> list[Any]:
+        """First entries of a list by PFN, how many there are, and ``broken`` or ``more`` if it was not seen whole."""
         mm = self._mm
         first: list[int] = []
         total = 0
         link = mm.as_u64[at >> 3]
         while link != head:
-            pfn, rest = divmod(link - abi.PAGE_LRU - mm.mem_map, abi.SIZEOF_PAGE)
-            if rest or not 0 <= pfn < self._max_pfn or total >= _MAX_WALK:
-                return first, total, True
+            if total >= _MAX_WALK:
+                return [first, total, "more"]
+            page = self._names.page_of(link)
+            if page is None or page[1] != abi.PAGE_LRU:
+                return [first, total, "broken"]
             total += 1
             if len(first) < _MAX_ENTRIES:
-                first.append(pfn)
+                first.append(page[0])
             if percpu is not None:
-                percpu.add(pfn)
-            link = mm.as_u64[(address.page_off(mm, link - abi.PAGE_LRU) + abi.PAGE_LRU) >> 3]
-        return first, total, False
+                percpu.add(page[0])
+            link = mm.as_u64[address.lookup(mm, link) >> 3]
+        return [first, total, ""]
 
     def _page(self, pfn: int, at: int, percpu: set[int]) -> list[Any]:
         """State and order of a page, and the fields that tell it."""
@@ -296,7 +319,8 @@ class _Scene:
         state, order, head = self._state(pfn, at, flags, count, percpu)
         index = mm.as_u64[(at + abi.PAGE_INDEX) >> 3]
         links = [self._link(mm.as_u64[(at + offset) >> 3]) for offset in (abi.PAGE_LRU, abi.PAGE_LRU_PREV)]
-        return [state, order, head, f"{flags:#x}", count, mapcount, f"{private:#x}", f"{index:#x}", *links]
+        where = f"{address.pfn_to_page(mm, pfn):#x}"
+        return [state, order, head, f"{flags:#x}", count, mapcount, f"{private:#x}", f"{index:#x}", *links, where]
 
     def _state(self, pfn: int, at: int, flags: int, count: int, percpu: set[int]) -> tuple[str, int, int]:
         mm = self._mm
@@ -314,9 +338,8 @@ class _Scene:
         return ("used" if count > 0 else "none"), -1, pfn
 
     def _link(self, link: int) -> str:
-        mm = self._mm
-        pfn, rest = divmod(link - abi.PAGE_LRU - mm.mem_map, abi.SIZEOF_PAGE)
-        return f"pfn {pfn}" if not rest and 0 <= pfn < self._max_pfn else f"{link:#x}"
+        page = self._names.page_of(link)
+        return f"pfn {page[0]}" if page is not None and page[1] == abi.PAGE_LRU else f"{link:#x}"
 
 
 def _zone_name(machine: Machine, nid: int, index: int) -> str:

@@ -103,12 +103,9 @@ class Names:
 
         :param hint: the statement that writes there, which may name the member of a union
         """
-        at = bisect_right(self._chunks, (phys, 1 << 63)) - 1
-        if at >= 0:
-            start, first = self._chunks[at]
-            index, offset = divmod(phys - start, abi.SIZEOF_PAGE)
-            if phys - start < 1 << self.mm.memmap_shift and first + index < self._max_pfn:
-                return self._page_spot(first + index, offset, hint)
+        found = self._page_at(phys)
+        if found is not None:
+            return self._page_spot(*found, hint)
         for i in range(bisect_right(self._starts, phys) - 1, max(bisect_right(self._starts, phys) - 40, -1), -1):
             start, end, name, kind, leaves = self._objects[i]
             if phys < end:
@@ -118,6 +115,22 @@ class Names:
         if phys >> abi.PAGE_SHIFT < self._max_pfn:
             return Spot(f"pfn {phys >> abi.PAGE_SHIFT}", f"contents +{phys & 4095:#x}", "contents", phys >> 12)
         return Spot("kernel stack", f"+{phys & 4095:#x}", "other")
+
+    def _page_at(self, phys: int) -> tuple[int, int] | None:
+        """The PFN whose ``struct page`` is at a physical address, and the byte in it; None if there is none."""
+        at = bisect_right(self._chunks, (phys, 1 << 63)) - 1
+        if at < 0:
+            return None
+        start, first = self._chunks[at]
+        index, offset = divmod(phys - start, abi.SIZEOF_PAGE)
+        inside = phys - start < 1 << self.mm.memmap_shift and first + index < self._max_pfn
+        return (first + index, offset) if inside else None
+
+    def page_of(self, va: int) -> tuple[int, int] | None:
+        """The PFN whose ``struct page`` is at a kernel address, and the byte in it; None if there is none."""
+        phys = address.lookup(self.mm, va & -8)
+        found = self._page_at(phys) if phys < self.mm.size else None
+        return None if found is None else (found[0], found[1] + va % 8)
 
     def _page_spot(self, pfn: int, offset: int, hint: str) -> Spot:
         for constant, member in _UNION.items():
@@ -174,9 +187,9 @@ class Names:
             return self._nodes[value]
         if value in (mm.list_poison1, mm.list_poison2):
             return "LIST_POISON1" if value == mm.list_poison1 else "LIST_POISON2"
-        index, offset = divmod(value - mm.mem_map, abi.SIZEOF_PAGE)
-        if 0 <= index < self._max_pfn:
-            return f"pfn {index}" if offset in (0, abi.PAGE_LRU) else str(self._page_spot(index, offset, ""))
+        found = self.page_of(value)
+        if found is not None:
+            return f"pfn {found[0]}" if found[1] in (0, abi.PAGE_LRU) else str(self._page_spot(*found, ""))
         phys = address.lookup(mm, value & -8)
         if phys >= mm.size:
             return f"{value & (1 << 64) - 1:#x}"

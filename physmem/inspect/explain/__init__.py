@@ -20,6 +20,7 @@ from physmem.inspect.explain.entries import Level, access
 from physmem.inspect.explain.models import Arithmetic, SectionEntry, memory_models, section_of
 from physmem.inspect.explain.show import Document
 from physmem.inspect.memmap import PageArray
+from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zones import populated_zones
 
 __all__ = ["AddressExplanation", "Frame", "explain_address"]
@@ -256,7 +257,7 @@ def _frame(dump: Dump, phys: int) -> Frame:
         else:
             value = {field.name: field.value for field in fields}
             node, zone = value.get("node", 0), _zone_name(dump, value.get("node", 0), value["zone"])
-        names = _flag_names(dump, flags)
+        names = tuple(PageFormat(dump.layout).flag_names(flags))
     return Frame(
         phys=phys,
         pfn=pfn,
@@ -272,15 +273,6 @@ def _frame(dump: Dump, phys: int) -> Frame:
         problem=problem,
         back=dump.page_offset + phys,
     )
-
-
-def _flag_names(dump: Dump, flags: int) -> tuple[str, ...]:
-    limit = dump.layout.constant("__NR_PAGEFLAGS")
-    names: dict[int, str] = {}
-    for name, number in dump.layout.enum("pageflags").items():
-        if number < limit:
-            names.setdefault(number, name.removeprefix("PG_"))  # several bits have other names besides
-    return tuple(names[bit] for bit in sorted(names) if flags >> bit & 1)
 
 
 def _zone_name(dump: Dump, node: int, index: int) -> str | None:

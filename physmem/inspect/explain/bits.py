@@ -90,7 +90,7 @@ def flags_fields(layout: Layout, flags: int) -> tuple[BitField, ...]:
                 found.append(_field(flags, "unused", above, low + width))
             found.append(_field(flags, name, low + width - 1, low))
             above = low - 1
-    flag_bits = layout.constant("__NR_PAGEFLAGS")
+    flag_bits = layout.constant("NR_PAGEFLAGS")
     if above >= flag_bits:
         # Without the number of CPUs, the width of last_cpupid cannot be told from the unused bits below it.
         rest = "unused" if layout.constants.get("LAST_CPUPID_WIDTH") is not None or above - flag_bits < 4 else "other"
@@ -101,18 +101,11 @@ def flags_fields(layout: Layout, flags: int) -> tuple[BitField, ...]:
 
 def _places(layout: Layout) -> list[tuple[str, int, int]]:
     """Name, lowest bit and width of each field, from the top."""
+    macros = {"section": "SECTIONS", "node": "NODES", "zone": "ZONES", "last_cpupid": "LAST_CPUPID"}
     constants = layout.constants
-    if "ZONES_PGSHIFT" in constants:
-        return [
-            (name, constants.get(f"{macro}_PGSHIFT", 0), constants.get(f"{macro}_WIDTH", 0))
-            for name, macro in (
-                ("section", "SECTIONS"),
-                ("node", "NODES"),
-                ("zone", "ZONES"),
-                ("last_cpupid", "LAST_CPUPID"),
-            )
-        ]
-    # SPARSEMEM_VMEMMAP, as every distribution's kernel: no section; node and zone are as wide as they must be.
-    nodes = (layout.constant("MAX_NUMNODES") - 1).bit_length()
-    zones = (layout.constant("__MAX_NR_ZONES") - 1).bit_length()
-    return [("node", 64 - nodes, nodes), ("zone", 64 - nodes - zones, zones)]
+    # Every page has a zone: if its place is unknown, so are the others'.
+    layout.constant("ZONES_PGSHIFT")
+    return [
+        (name, constants.get(f"{macro}_PGSHIFT", 0), constants.get(f"{macro}_WIDTH", 0))
+        for name, macro in macros.items()
+    ]

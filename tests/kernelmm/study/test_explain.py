@@ -122,6 +122,39 @@ def test_reclaim_kswapd_and_compaction(project_environment: dict[str, str], tmp_
     assert functions[4][0] == "__alloc_pages_nodemask"
 
 
+#: Makes the film of a page twice: as it is made, and looking at everything at each step.
+FILM = """
+import sys
+from physmem import engine
+engine.select("interpreted")
+from kernelmm import Machine
+from kernelmm.study import explain_steps
+from kernelmm.study.explain import explain
+machine = Machine.attach(sys.argv[1])
+operations = "alloc GFP_KERNEL 3; free $; alloc GFP_HIGHUSER_MOVABLE 0; alloc GFP_KERNEL 8; put $3; free $4; drain"
+found = explain(machine, operations)
+made = explain_steps.film(machine, found)
+look = explain_steps._Scene.look
+explain_steps._Scene.look = lambda self, before=None, changes=(): look(self)
+print(made == explain_steps.film(machine, found), len(made["steps"]), sum(bool(step["d"]) for step in made["steps"]))
+"""
+
+
+def test_a_step_that_looks_at_what_changed_misses_nothing(
+    oracle: Callable[[str], Any], project_environment: dict[str, str]
+) -> None:
+    child = subprocess.run(
+        [sys.executable, "-c", FILM, str(oracle("n128_s0_small").a)],
+        env={name: value for name, value in project_environment.items() if name != "PHYSMEM_ENGINE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    same, count, changed = child.stdout.split()
+    assert same == "True"
+    assert int(count) > int(changed) > 100
+
+
 # -- reading the source again ----------------------------------------------------------------------
 
 
