@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import re
+
 import click
 
 from kernelmm.cli.common import attach, text_output
 from physmem import engine
 from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, example, json_option
+
+#: A function and its arguments; code, and what it came to.
+_CALL = re.compile(r"( +)(\w+)((?:\(.*\).*)?(?: +\(and \d+ more like this\))?)")
+_WORKED = re.compile(r"( +.*?(?:\?|:) )(.*)")
 
 
 @click.command(
@@ -68,5 +74,16 @@ def command(
         echo_json(found.to_json())
     else:
         for line in text(found, detail):
-            click.echo(line)
+            click.echo(coloured(line))
     return FOUND if found.failed else 0
+
+
+def coloured(line: str) -> str:
+    """A line with the function that runs, or what a decision came to, standing out; colours are for terminals only."""
+    if call := _CALL.fullmatch(line):
+        return call[1] + click.style(call[2], bold=True, fg="cyan") + call[3]
+    if worked := _WORKED.fullmatch(line):
+        return worked[1] + click.style(worked[2], bold=True)
+    if line[:1] not in ("", " "):
+        return click.style(line, bold=True)
+    return click.style(line, fg="yellow") if line.lstrip().startswith("* ") else line

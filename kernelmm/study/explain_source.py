@@ -82,7 +82,7 @@ def function_of(code: CodeType) -> Function:
     return Function(
         name=name,
         kernel=named[1] if named else name,
-        about=re.sub(r"``|:\w+:", "", about),
+        about=re.sub(r"``|:\w+:", "", about).strip(" ."),
         file=code.co_filename.replace("\\", "/").rpartition("/")[2],
         line=node.lineno,
         statements=statements,
@@ -242,7 +242,8 @@ class Replay:
         sign, work = _OPERATORS[type(node.op)]
         if not isinstance(left, int) or not isinstance(right, int):
             raise Unknown(sign)
-        if isinstance(node.left, ast.BinOp | ast.BoolOp | ast.Compare):
+        in_a_row = isinstance(node.left, ast.BinOp) and type(node.left.op) is type(node.op)
+        if isinstance(node.left, ast.BinOp | ast.BoolOp | ast.Compare) and not in_a_row:
             left_text = f"({left_text})"
         if isinstance(node.right, ast.BinOp | ast.BoolOp | ast.Compare):
             right_text = f"({right_text})"

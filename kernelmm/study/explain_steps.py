@@ -154,7 +154,7 @@ def film(machine: Machine, explanation: Explanation) -> dict[str, Any]:
             {"text": o.text, "call": o.call, "result": o.result, "error": o.error, "printed": o.printed}
             for o in explanation.operations
         ],
-        "calls": [list(call) for call in calls],
+        "calls": [list(call) for call in calls[: max((max(f["c"], default=-1) for f in frames), default=-1) + 1]],
         "steps": frames,
         "left_out": left_out + explanation.missed,
         "rows": scene.rows,
