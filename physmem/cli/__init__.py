@@ -9,7 +9,10 @@ __all__ = ["main"]
 
 _VERBS = {
     verb: f"physmem.cli.{verb}"
-    for verb in ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "page", "vtop", "check", "diff", "convert", "layout")
+    for verb in (
+        *("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "fragmentation", "pcp", "pages", "page", "vtop", "check"),
+        *("diff", "convert", "layout"),
+    )
 }
 
 main = Program("physmem", _VERBS, "Open the memory image of a Linux machine, and see how it uses its memory.")

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from physmem.errors import PhysmemError
+from physmem.errors import PhysmemError, UnsupportedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,9 +50,11 @@ __all__ = [
     "example",
     "hex64",
     "json_option",
+    "parquet_option",
     "progress_bar",
     "target_options",
     "warn",
+    "write_parquet",
 ]
 
 #: Exit status of a check that found something.
@@ -200,6 +202,35 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[[int], None]]:
 def json_option(command: F) -> F:
     """Give a command ``--json``, which reaches it as ``as_json``: bool."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def parquet_option(command: F) -> F:
+    """Give a command ``--parquet``, which reaches it as ``parquet``: the file's name, or None."""
+    text = "Write the table to FILE as Parquet, instead of printing it (extra: parquet)."
+    return click.option("--parquet", metavar="FILE", type=click.Path(), help=text)(command)
+
+
+def write_parquet(path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as a Parquet file in the place of what is there.
+
+    A column of integers has 64 bits; None is null.
+
+    :raises UnsupportedError: pyarrow is not installed
+    :raises ImageError: the file cannot be written
+    """
+    from physmem.image.output import replacing
+
+    try:
+        pyarrow = importlib.import_module("pyarrow")
+        parquet = importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise UnsupportedError("--parquet needs pyarrow: pip install 'physmem[parquet]'") from None
+    cells = list(zip(*rows, strict=True)) or [() for _ in columns]
+    table = pyarrow.table({name: list(values) for name, values in zip(columns, cells, strict=True)})
+    out = pyarrow.BufferOutputStream()
+    parquet.write_table(table, out)
+    with replacing(path) as file:
+        file.write(out.getvalue().to_pybytes())
 
 
 def echo_json(value: Any) -> None:

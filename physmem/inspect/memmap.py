@@ -37,16 +37,20 @@ class _Segment(NamedTuple):
 class PageArray:
     """Every ``struct page`` of a dump.
 
+    :param end: one past the last PFN; by default ``max_pfn``
+    :param chunks: where the array is, as :attr:`Dump.memmap` says it, as far as ``end``
     :ivar mapped: the PFNs that have a ``struct page``
     :ivar present: those whose ``struct page`` is in the image
     :raises CorruptionError: two of them share memory
     """
 
-    def __init__(self, dump: Dump) -> None:
+    def __init__(
+        self, dump: Dump, end: int | None = None, chunks: tuple[npt.NDArray[np.uint64], int] | None = None
+    ) -> None:
         self._memory = dump.memory
         self._layout = dump.layout
         self._size = dump.sizeof_page
-        runs = list(_runs(dump))
+        runs = list(_runs(dump, dump.max_pfn if end is None else end, chunks or dump.memmap))
         self.mapped = Ranges((run.start, run.end) for run in runs)
         self._segments: list[_Segment] = []
         for run in runs:
@@ -72,10 +76,19 @@ class PageArray:
         inside = (pfns >= start[segment]) & (pfns < end[segment])
         return np.where(inside, pfns - start[segment] + before[segment], -1)
 
-    def scan(self, names: list[str]) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-        """These fields of all pages that are present, a piece at a time: the first PFN, and a structured array."""
+    def scan(self, names: list[str], first: int = 0, last: int | None = None) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+        """These fields of all pages that are present, a piece at a time: the first PFN, and a structured array.
+
+        :param first: the first PFN that is asked for, by default of all
+        :param last: and one past the last
+        """
         dtype = self._layout.dtype("page", names)
-        for start, end, phys in self._segments:
+        begin = max(bisect_right(self._starts, first) - 1, 0)
+        for segment in self._segments[begin:]:
+            start, end = max(segment.start, first), segment.end if last is None else min(segment.end, last)
+            if last is not None and segment.start >= last:
+                return
+            phys = segment.phys + (start - segment.start) * self._size
             for pfn in range(start, end, CHUNK):
                 yield pfn, self._memory.array(phys + (pfn - start) * self._size, dtype, min(CHUNK, end - pfn))
 
@@ -119,9 +132,9 @@ class PageArray:
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self._size), np.uint8), *parts])
 
 
-def _runs(dump: Dump) -> Iterator[_Segment]:
+def _runs(dump: Dump, limit: int, chunks: tuple[npt.NDArray[np.uint64], int]) -> Iterator[_Segment]:
     """The parts of the page array that are mapped to contiguous memory, as far as there are pages."""
-    phys, shift = dump.memmap
+    phys, shift = chunks
     per_piece = (1 << shift) // dump.sizeof_page
     mapped = np.flatnonzero(phys != np.uint64(UNMAPPED))
     if not len(mapped):
@@ -129,5 +142,5 @@ def _runs(dump: Dump) -> Iterator[_Segment]:
     apart = (np.diff(phys[mapped]) != np.uint64(1 << shift)) | (np.diff(mapped) != 1)
     for group in np.split(mapped, np.flatnonzero(apart) + 1):
         start, end = int(group[0]) * per_piece, (int(group[-1]) + 1) * per_piece
-        if start < dump.max_pfn:
-            yield _Segment(start, min(end, dump.max_pfn), int(phys[group[0]]))
+        if start < limit:
+            yield _Segment(start, min(end, limit), int(phys[group[0]]))

@@ -22,6 +22,7 @@ __all__ = [
     "NO_SECTION",
     "PageblockFormat",
     "Section",
+    "online_sections",
     "pageblock_flags",
     "pageblock_types",
     "sections",
@@ -65,6 +66,15 @@ def sections(dump: Dump) -> Iterator[Section]:
         for i, entry in enumerate(dump.memory.array(dump.virt_to_phys(int(roots[root])), dtype, here).tolist()):
             if entry[0] & present:
                 yield Section(root * per_root + i, entry[0], entry[1] + offset)
+
+
+def online_sections(dump: Dump) -> list[int]:
+    """Numbers of the sections whose pages can be looked at (SECTION_HAS_MEM_MAP, and since 4.13 SECTION_IS_ONLINE).
+
+    Sections up to the last node's last; raises as :func:`sections` does.
+    """
+    wanted = dump.layout.constant("SECTION_HAS_MEM_MAP") | (1 << 2 if dump.release >= (4, 13) else 0)
+    return [each.nr for each in sections(dump) if each.mem_map & wanted == wanted]
 
 
 class PageblockFormat:

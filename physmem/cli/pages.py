@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``physmem pages``: page frames by their flags, and /proc/kpageflags and /proc/kpagecount of an image."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+
+from physmem.cli.common import (
+    DumpOptions,
+    dump_options,
+    echo_json,
+    example,
+    hex64,
+    json_option,
+    parquet_option,
+    warn,
+    write_parquet,
+)
+
+if TYPE_CHECKING:
+    from physmem.inspect.pagetypes import Histogram
+
+__all__ = ["command"]
+
+_COLUMNS = ("flags", "pages", "symbolic_flags", "names")
+
+
+@click.command(
+    epilog=example(
+        "physmem pages A.vmcore.xz",
+        "physmem pages A.vmcore.xz --where anonymous,~lru --raw",
+        "physmem pages A.vmcore.xz --kpageflags kpageflags --kpagecount kpagecount",
+    )
+)
+@click.argument("image", type=click.Path())
+@click.option(
+    "--where",
+    "wheres",
+    multiple=True,
+    metavar="WHICH",
+    help="Count only pages with any of the flags a,b; none of ~a; exactly =a,b; of a,b just the one: a,b=a; pfn:N-M.",
+)
+@click.option("--raw", is_flag=True, help="Tell all flags apart, also those for people who work on the kernel.")
+@click.option("--kpageflags", metavar="FILE", type=click.Path(), help="Write the binary form of /proc/kpageflags.")
+@click.option("--kpagecount", metavar="FILE", type=click.Path(), help="Write the binary form of /proc/kpagecount.")
+@dump_options
+@parquet_option
+@json_option
+def command(
+    image: str,
+    wheres: tuple[str, ...],
+    raw: bool,
+    kpageflags: str | None,
+    kpagecount: str | None,
+    options: DumpOptions,
+    parquet: str | None,
+    as_json: bool,
+) -> None:
+    """Count the page frames of IMAGE by what the kernel says of them, as its own tool page-types does.
+
+    The files have eight bytes for each page frame, as the kernel of IMAGE would have written them; page frames that
+    fail a --where are in them all the same.
+    """
+    from physmem.image.output import replacing
+    from physmem.inspect.kpage import KPages
+    from physmem.inspect.pagetypes import Filter, Histogram
+
+    found = Histogram([Filter.parse(text) for text in wheres], raw)
+    with options.open(image) as dump, contextlib.ExitStack() as files:
+        flags_file, count_file = (
+            files.enter_context(replacing(path)) if path is not None else None for path in (kpageflags, kpagecount)
+        )
+        pages = KPages(dump)
+        for piece in pages:
+            found.add(piece)
+            if flags_file is not None:
+                flags_file.write(piece.flags.tobytes())
+            if count_file is not None:
+                count_file.write(piece.counts.tobytes())
+        if pages.absent:
+            which = f"{pages.absent.total()} struct pages, from pfn {next(iter(pages.absent))[0]} on"
+            warn(f"{which}, are not in the image: counted as without flags")
+    if parquet is not None:
+        write_parquet(parquet, _COLUMNS, _rows(found))
+    elif as_json:
+        echo_json([dict(zip(_COLUMNS, row, strict=True)) for row in _rows(found)])
+    else:
+        click.echo(found.text(), nl=False)
+
+
+def _rows(found: Histogram) -> list[tuple[str, int, str, str]]:
+    from physmem.inspect.pagetypes import long_flags, symbolic_flags
+
+    return [(hex64(flags), count, symbolic_flags(flags), long_flags(flags)) for flags, count in found.rows()]
