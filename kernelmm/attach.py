@@ -9,7 +9,7 @@ checked to be present, so that the hot paths need not ask whether memory is abse
 from __future__ import annotations
 
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import hooks
+from kernelmm.pressure import hooks, owners
 from kernelmm.pressure.fields import Fields
 from physmem import abi, address
 from physmem.dump import Dump
@@ -18,13 +18,15 @@ from physmem.ram import Ram
 from physmem.space import UNMAPPED
 from physmem.structs.layout import Layout
 
-__all__ = ["attach", "numbers"]
+__all__ = ["attach", "come_alive", "numbers"]
 
 #: Index of N_MEMORY in node_states[]: N_HIGH_MEMORY and N_NORMAL_MEMORY are the same on 64 bits.
 N_MEMORY = 2
 
 #: Bytes from the per-cpu variable kernel_stack down to the list head of alloc_contig_range, called by a module's init.
 STACK_DEPTH = 0x248
+#: Where the stack is used in a frame that we make one of: there is something deeper in it, too.
+STACK_IN_FRAME = 3072
 
 #: A field or value of struct page that the hot paths have as a compile-time constant.
 _FIXED_FIELDS = {
@@ -217,17 +219,25 @@ def attach(dump: Dump) -> Mm:
     :raises CorruptionError: a structure contradicts itself so badly that there is nothing to run on
     """
     values = numbers(dump)
-    # One frame more than the machine has: the running task's kernel stack, for lists that live in a function.
+    # One frame more than the machine has: the running task's record and, if need be, its kernel stack, for lists
+    # that live in a function.
     ram = Ram.from_image(dump.image, max(dump.image.size, dump.max_pfn << abi.PAGE_SHIFT) + abi.PAGE_SIZE)
     try:
         mm = Mm(ram, dump.over(ram).space(ram), values)
     except OverflowError as error:
         raise LayoutError(f"{dump.layout.source}: a number is out of the engine's range: {error}") from None
-    mm.stack = task_stack(mm, dump) or mm.page_offset + ram.size - abi.PAGE_SIZE
-    mm.cold = Fields(dump)
-    mm.pressure = hooks
+    frame = mm.page_offset + ram.size - abi.PAGE_SIZE
+    mm.stack = task_stack(mm, dump) or frame + STACK_IN_FRAME
+    come_alive(mm, dump, frame)
     require_present(mm, dump)
     return mm
+
+
+def come_alive(mm: Mm, dump: Dump, frame: int) -> None:
+    """What is above the core, and the task that runs; ``frame``: where to note what the image does not tell."""
+    mm.cold = Fields(dump)
+    mm.pressure = hooks
+    owners.first_task(mm, dump.symbols.find("init_thread_union"), frame)
 
 
 def task_stack(mm: Mm, dump: Dump) -> int:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kernelmm import gfp
-from kernelmm.attach import numbers, task_stack
+from kernelmm.attach import come_alive, numbers, task_stack
 from kernelmm.bringup import pagesets, tables, zonelists
 from kernelmm.bringup.deferred import DeferredRam
-from kernelmm.bringup.kernel import N_CPU, N_ONLINE, N_POSSIBLE, Kernel, Zone
+from kernelmm.bringup.kernel import N_CPU, N_MEMORY, N_ONLINE, N_POSSIBLE, Kernel, Zone
 from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, RELEASE, LinkMap, link, linux_banner, load
 from kernelmm.bringup.live import LiveImage
 from kernelmm.bringup.memblock import Memblock
@@ -29,6 +29,7 @@ from kernelmm.bringup.vmcoreinfo import crash_save_vmcoreinfo_init, vmcoreinfo
 from kernelmm.bringup.watermarks import init_per_zone_wmark_min
 from kernelmm.bringup.zones import find_dma_reserve, zone_sizes_init
 from kernelmm.core.mm import Mm
+from kernelmm.pressure import kswapd, owners
 from physmem.dump import Dump
 from physmem.e820 import MemoryMap
 from physmem.errors import UnsupportedError, UsageError
@@ -255,6 +256,8 @@ def kernel_init(kernel: Kernel, config: BootConfig, node_of: list[int]) -> None:
     if config.cma:
         init_cma_reserved_areas(kernel)
     init_per_zone_wmark_min(kernel)
+    for nid in kernel.nodes(N_MEMORY):
+        kswapd.kswapd_run(kernel.mm, nid)
 
 
 def set_cpus(kernel: Kernel, count: int, masks: tuple[str, ...]) -> None:
@@ -286,6 +289,7 @@ def start_mm(kernel: Kernel, cpus: int) -> Dump:
     dump = Dump(image, VmcoreInfo(image.vmcoreinfo), kernel.layout, kernel.symbols, kernel.ram)
     mm = Mm(kernel.ram, dump.space(kernel.ram), numbers(dump))
     mm.stack = task_stack(mm, dump)
+    come_alive(mm, dump, kernel.symbols["init_thread_union"] + owners.FIRST_TASK)
     mm.deferred = kernel.ram if isinstance(kernel.ram, DeferredRam) else None
     kernel.start(mm)
     return dump

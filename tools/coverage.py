@@ -93,9 +93,8 @@ ELSEWHERE = {
     "get_pfnblock_flags_mask": "kernelmm.core.mmzone.pageblock_migratetype",
     "set_pfnblock_flags_mask": "kernelmm.core.mmzone.set_pageblock_migratetype",
     "change_pageblock_range": "kernelmm.core.mobility.try_to_steal_freepages",
-    "pfn_max_align_down": "kernelmm.pressure.isolation.alloc_contig_range",
-    "pfn_max_align_up": "kernelmm.pressure.isolation.alloc_contig_range",
-    "__alloc_contig_migrate_range": "kernelmm.pressure.isolation._scan_for_migration",
+    "pfn_max_align_down": "kernelmm.pressure.contig.alloc_contig_range",
+    "pfn_max_align_up": "kernelmm.pressure.contig.alloc_contig_range",
     "is_free_buddy_page": "kernelmm.core.page.buddy",
 }
 

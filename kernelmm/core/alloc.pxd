@@ -6,6 +6,7 @@ from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from kernelmm cimport gfp
 from kernelmm.core cimport compound
 from kernelmm.core cimport cpuset
+from kernelmm.core cimport current
 from kernelmm.core cimport mmzone
 from kernelmm.core cimport mobility
 from kernelmm.core cimport page

@@ -11,7 +11,7 @@ only step and the slow path's repeated one.  The entry points are in
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import compound, cpuset, mmzone, mobility, page, pcp, vmstat, watermark
+from kernelmm.core import compound, cpuset, current, mmzone, mobility, page, pcp, vmstat, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from physmem import abi, address, list_head, word
 from physmem.ctype import s32, s64, u32, u64
@@ -90,7 +90,7 @@ def zlc_setup(mm: Mm, zonelist: u64, alloc_flags: u32) -> u64:
         zlc_clear_zones_full(mm, zonelist)
         mm.as_u64[(cache + mm.zlc_last_full_zap) >> 3] = jiffies
     if not mm.in_interrupt and alloc_flags & watermark.ALLOC_CPUSET:
-        return mm.mems_allowed
+        return current.mems_allowed(mm)
     return mm.as_u64[mm.var_node_states_memory >> 3]
 
 

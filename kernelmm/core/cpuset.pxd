@@ -4,6 +4,7 @@
 cimport cython
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from kernelmm cimport gfp
+from kernelmm.core cimport current
 from kernelmm.core.mm cimport Mm
 from physmem cimport abi
 from physmem cimport word
@@ -11,8 +12,8 @@ from physmem cimport word
 cdef inline bint node_allowed(Mm mm, int32_t nid, uint32_t gfp_mask) except -1:
     if not mm.cpusets_enabled or mm.in_interrupt or gfp_mask & gfp.__GFP_THISNODE:
         return True
-    if mm.mems_allowed & word.bit(nid) != 0 or mm.memdie:
+    if current.mems_allowed(mm) & word.bit(nid) != 0 or current.memdie(mm):
         return True
     if gfp_mask & gfp.__GFP_HARDWALL:
         return False
-    return mm.task_flags & abi.PF_EXITING != 0 or mm.hardwall_mems & word.bit(nid) != 0
+    return current.flags(mm) & abi.PF_EXITING != 0 or current.hardwall_mems(mm) & word.bit(nid) != 0

@@ -9,6 +9,7 @@ that failed while they changed is tried again.  :mod:`kernelmm.pressure.cpusets`
 from __future__ import annotations
 
 from kernelmm import gfp
+from kernelmm.core import current
 from kernelmm.core.mm import Mm
 from physmem import abi, word
 from physmem.ctype import s32, u32
@@ -22,8 +23,8 @@ def node_allowed(mm: Mm, nid: s32, gfp_mask: u32) -> bool:
     """
     if not mm.cpusets_enabled or mm.in_interrupt or gfp_mask & gfp.__GFP_THISNODE:
         return True
-    if mm.mems_allowed & word.bit(nid) != 0 or mm.memdie:
+    if current.mems_allowed(mm) & word.bit(nid) != 0 or current.memdie(mm):
         return True
     if gfp_mask & gfp.__GFP_HARDWALL:
         return False
-    return mm.task_flags & abi.PF_EXITING != 0 or mm.hardwall_mems & word.bit(nid) != 0
+    return current.flags(mm) & abi.PF_EXITING != 0 or current.hardwall_mems(mm) & word.bit(nid) != 0

@@ -5,6 +5,7 @@ cimport cython
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from kernelmm cimport gfp
 from kernelmm.core cimport alloc
+from kernelmm.core cimport current
 from kernelmm.core cimport fault
 from kernelmm.core cimport free
 from kernelmm.core cimport mmzone

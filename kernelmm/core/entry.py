@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import alloc, fault, free, mmzone, watermark
+from kernelmm.core import alloc, current, fault, free, mmzone, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import attempt, slowpath
 from physmem import abi, address, word
@@ -29,7 +29,7 @@ def __alloc_pages_slowpath(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) 
         return 0
     # A caller with GFP_THISNODE has a plan of its own for when its node is full.
     if not (mm.numa and gfp_mask & gfp.GFP_THISNODE == gfp.GFP_THISNODE):
-        if not mm.task_flags & abi.PF_MEMALLOC:
+        if not current.flags(mm) & abi.PF_MEMALLOC:
             # Not nested in somebody's reclaim, whose budget goes on.
             mm.steps_left = mm.step_budget
         pg = attempt.attempt(mm, gfp_mask, order, ac)
@@ -65,23 +65,23 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
     if mm.migrate_cma >= 0 and ac.migratetype == abi.MIGRATE_MOVABLE:
         alloc_flags |= watermark.ALLOC_CMA
     while True:
-        cookie = mm.mems_allowed_seq
+        cookie = current.read_mems_allowed_begin(mm)
         # The slow path may have changed it.
         ac.zonelist = zonelist
-        alloc.first_zones_zonelist(mm, ac, mm.mems_allowed if nodemask == 0 else nodemask)
+        alloc.first_zones_zonelist(mm, ac, current.mems_allowed(mm) if nodemask == 0 else nodemask)
         pg = 0
         if ac.preferred_zone != 0:
             alloc_mask = gfp_mask | gfp.__GFP_HARDWALL
             pg = alloc.get_page_from_freelist(mm, alloc_mask, order, alloc_flags, ac)
             if pg == 0:
                 alloc_mask = gfp_mask
-                if mm.task_flags & abi.PF_MEMALLOC_NOIO:
+                if current.flags(mm) & abi.PF_MEMALLOC_NOIO:
                     # memalloc_noio_flags: a task that must not start I/O does not allocate with it either.
                     alloc_mask -= gfp_mask & gfp.GFP_IOFS
                 pg = __alloc_pages_slowpath(mm, alloc_mask, order, ac)
             if mm.tracing:
                 mm.tracer.mm_page_alloc(mm, pg, order, alloc_mask, ac.migratetype)
-        if pg != 0 or cookie == mm.mems_allowed_seq:
+        if pg != 0 or not current.read_mems_allowed_retry(mm, cookie):
             # Not a failure that only a change of the allowed nodes has caused.
             return pg
 

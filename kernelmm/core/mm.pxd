@@ -3,6 +3,7 @@
 
 cimport cython
 from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from kernelmm.core cimport task
 from physmem cimport abi
 from physmem cimport address
 from physmem.space cimport AddressSpace
@@ -118,17 +119,12 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t this_cpu_off
     cdef public uint64_t vm_events
     cdef public uint64_t numa_node
-    cdef public uint32_t task_flags
+    cdef public uint64_t task
+    cdef public uint64_t first_task
     cdef public uint64_t stack
     cdef public bint in_interrupt
-    cdef public bint rt_task
     cdef public bint serving_softirq
-    cdef public bint memdie
-    cdef public bint fatal_signal
-    cdef public uint64_t mems_allowed
-    cdef public uint32_t mems_allowed_seq
     cdef public bint cpusets_enabled
-    cdef public uint64_t hardwall_mems
     cdef public uint64_t current
     cdef public object comm
     cdef public int32_t pid
@@ -144,6 +140,10 @@ cdef class Mm(AddressSpace):
     cdef public object checker
     cdef public object reporter
     cdef public object deferred
+
+    cpdef set_task(self, uint64_t record)
+
+    cpdef endless_change(self)
 
     @cython.locals(at=uint64_t)
     cpdef set_cpu(self, uint32_t cpu)

@@ -17,9 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kernelmm.core import task
 from physmem import abi, address
 from physmem.ctype import s32, u32, u64
-from physmem.errors import CorruptionError, UnsupportedError
+from physmem.errors import BudgetError, CorruptionError, UnsupportedError
 from physmem.ram import Ram
 from physmem.space import AddressSpace
 
@@ -170,17 +171,12 @@ class Mm(AddressSpace):
     this_cpu_off: u64
     vm_events: u64
     numa_node: u64
-    task_flags: u32
+    task: u64
+    first_task: u64
     stack: u64
     in_interrupt: bool
-    rt_task: bool
     serving_softirq: bool
-    memdie: bool
-    fatal_signal: bool
-    mems_allowed: u64
-    mems_allowed_seq: u32
     cpusets_enabled: bool
-    hardwall_mems: u64
     current: u64
     comm: str
     pid: s32
@@ -208,16 +204,10 @@ class Mm(AddressSpace):
         for name, value in numbers.items():
             setattr(self, name, value)
         self.ac = AllocContext()
-        self.task_flags = 0
+        self.task = self.first_task = 0
         self.in_interrupt = False
-        self.rt_task = False
         self.serving_softirq = False
-        self.memdie = False
-        self.fatal_signal = False
-        self.mems_allowed = 0xFFFFFFFFFFFFFFFF
-        self.mems_allowed_seq = 0
         self.cpusets_enabled = False
-        self.hardwall_mems = 0xFFFFFFFFFFFFFFFF
         self.current = 0
         self.cold = None
         self.pressure = None
@@ -233,6 +223,76 @@ class Mm(AddressSpace):
         self.reporter = None
         self.deferred = None
         self.set_cpu(0)
+
+    # -- the running task, for those who are in no hurry (the hot rooms ask kernelmm.core.current) -------------
+
+    def set_task(self, record: u64) -> None:
+        """Go on as the task with this record (a kernel address); 0: the first task, which has one of its own."""
+        self.current = record
+        self.task = address.off(self, record) if record != 0 else self.first_task
+
+    @property
+    def task_flags(self) -> int:
+        """``current->flags``: PF_*."""
+        return int(self.as_u32[(self.task + task.FLAGS) >> 2])
+
+    @task_flags.setter
+    def task_flags(self, flags: int) -> None:
+        self.as_u32[(self.task + task.FLAGS) >> 2] = flags
+
+    @property
+    def rt_task(self) -> bool:
+        """``rt_task(current)``: whether it is a realtime one."""
+        return bool(self.as_u32[(self.task + task.RT_PRIORITY) >> 2])
+
+    @rt_task.setter
+    def rt_task(self, realtime: bool) -> None:
+        self.as_u32[(self.task + task.RT_PRIORITY) >> 2] = realtime
+
+    @property
+    def memdie(self) -> bool:
+        """``test_thread_flag(TIF_MEMDIE)``: the OOM killer has chosen the task."""
+        return bool(self.as_u32[(self.task + task.TIF) >> 2] & task.TIF_MEMDIE)
+
+    @memdie.setter
+    def memdie(self, on: bool) -> None:
+        self._set_tif(task.TIF_MEMDIE, on)
+
+    @property
+    def fatal_signal(self) -> bool:
+        """``fatal_signal_pending(current)``."""
+        return bool(self.as_u32[(self.task + task.TIF) >> 2] & task.TIF_SIGKILL)
+
+    @fatal_signal.setter
+    def fatal_signal(self, on: bool) -> None:
+        self._set_tif(task.TIF_SIGKILL, on)
+
+    def _set_tif(self, flag: int, on: bool) -> None:
+        at = (self.task + task.TIF) >> 2
+        self.as_u32[at] = self.as_u32[at] | flag if on else self.as_u32[at] & ~flag
+
+    @property
+    def mems_allowed(self) -> int:
+        """``current->mems_allowed``: a bit for each node (:mod:`kernelmm.pressure.cpusets` changes it)."""
+        return int(self.as_u64[(self.task + task.MEMS_ALLOWED) >> 3])
+
+    @property
+    def mems_allowed_seq(self) -> int:
+        """``current->mems_allowed_seq``."""
+        return int(self.as_u32[(self.task + task.MEMS_ALLOWED_SEQ) >> 2])
+
+    @property
+    def hardwall_mems(self) -> int:
+        """The nodes of the nearest hardwalled cpuset above the task's."""
+        return int(self.as_u64[(self.task + task.HARDWALL_MEMS) >> 3])
+
+    @hardwall_mems.setter
+    def hardwall_mems(self, nodes: int) -> None:
+        self.as_u64[(self.task + task.HARDWALL_MEMS) >> 3] = nodes
+
+    def endless_change(self) -> None:
+        """A change of ``mems_allowed`` is under way and nobody is there to finish it: always raises BudgetError."""
+        raise BudgetError("read_mems_allowed_begin: mems_allowed_seq is odd and stays so; a real kernel would go on")
 
     def set_cpu(self, cpu: u32) -> None:
         """Go on as if running on ``cpu`` (smp_processor_id)."""

@@ -10,7 +10,7 @@ not wait fail here by the thousand, so this room is compiled; what comes after i
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import alloc, mmzone, watermark
+from kernelmm.core import alloc, current, mmzone, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import wakeup
 from physmem import abi, address
@@ -37,12 +37,12 @@ def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
         if not gfp_mask & gfp.__GFP_NOMEMALLOC:
             alloc_flags |= watermark.ALLOC_HARDER
         alloc_flags ^= watermark.ALLOC_CPUSET
-    elif mm.rt_task and not mm.in_interrupt:
+    elif current.rt_task(mm) and not mm.in_interrupt:
         alloc_flags |= watermark.ALLOC_HARDER
     if not gfp_mask & gfp.__GFP_NOMEMALLOC and (
         gfp_mask & gfp.__GFP_MEMALLOC
-        or (mm.serving_softirq and mm.task_flags & abi.PF_MEMALLOC)
-        or (not mm.in_interrupt and (mm.task_flags & abi.PF_MEMALLOC or mm.memdie))
+        or (mm.serving_softirq and current.flags(mm) & abi.PF_MEMALLOC)
+        or (not mm.in_interrupt and (current.flags(mm) & abi.PF_MEMALLOC or current.memdie(mm)))
     ):
         alloc_flags |= watermark.ALLOC_NO_WATERMARKS
     if mm.migrate_cma >= 0 and gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled()) == abi.MIGRATE_MOVABLE:

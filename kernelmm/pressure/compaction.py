@@ -15,7 +15,7 @@ import errno
 from dataclasses import dataclass, field
 
 from kernelmm import gfp
-from kernelmm.core import free, mmzone, page, pcp, watermark
+from kernelmm.core import compound, free, mmzone, page, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import codes, deferral, isolation, lru, migrate, owners, shrink, stat, waiting, wakeup
 from kernelmm.pressure.fields import Fields
@@ -35,9 +35,8 @@ __all__ = [
 PAGEBLOCK = abi.PAGEBLOCK_NR_PAGES
 #: The skip bit of a pageblock's four: the lowest, as they are stored.
 _SKIP_SHIFT = 60
-# Where on the stack struct compact_control has its list heads.
-_STACK_FREEPAGES = 24
-_STACK_MIGRATEPAGES = 25
+# Where on the stack struct compact_control, and so its list heads, are.
+_STACK_COMPACT_CONTROL = 24
 _free_pages = vars(free)["__free_pages"]
 
 
@@ -61,12 +60,14 @@ class CompactControl:
     migrate_pfn: int = 0
     nr_freepages: int = 0
     nr_migratepages: int = 0
+    #: where on the stack the two list heads are
+    stack_slot: int = _STACK_COMPACT_CONTROL
     freepages: PageList = field(init=False)
     migratepages: PageList = field(init=False)
 
     def __post_init__(self) -> None:
-        self.freepages = PageList.on_stack(self.mm, _STACK_FREEPAGES)
-        self.migratepages = PageList.on_stack(self.mm, _STACK_MIGRATEPAGES)
+        self.freepages = PageList.on_stack(self.mm, self.stack_slot)
+        self.migratepages = PageList.on_stack(self.mm, self.stack_slot + 1)
         self.z = address.off(self.mm, self.zone)
         self.start_pfn = self.mm.as_u64[(self.z + self.mm.zone_start_pfn) >> 3]
         self.end_pfn = self.start_pfn + self.mm.as_u64[(self.z + self.mm.zone_spanned_pages) >> 3]
@@ -259,6 +260,13 @@ def movable(mm: Mm, pg: int) -> bool:
     return bool(owners.page_mapping(mm, pg)) or lru.page_count(mm, pg) <= mapcount
 
 
+def pages_after_huge(mm: Mm, pfn: int, locked: bool) -> int:
+    """Where to go on after a huge page's head: without the lock its size cannot be relied upon."""
+    if not locked:
+        return (pfn // PAGEBLOCK + 1) * PAGEBLOCK
+    return pfn + (1 << min(compound.compound_order(mm, address.pfn_to_page(mm, pfn)), abi.MAX_ORDER - 1))
+
+
 def isolate_migratepages_block(cc: CompactControl, low_pfn: int, end_pfn: int, isolate_mode: int) -> int:
     """``isolate_migratepages_block``: isolate up to 32 movable pages; where it stopped, or 0 to give up altogether."""
     mm = cc.mm
@@ -285,7 +293,8 @@ def isolate_migratepages_block(cc: CompactControl, low_pfn: int, end_pfn: int, i
             continue
         low_pfn += 1
         if lru.has(mm, pg, abi.PG_lru) and lru.has(mm, pg, abi.PG_head):
-            low_pfn = (low_pfn // PAGEBLOCK + 1) * PAGEBLOCK
+            # A transparent huge page: not split for this.
+            low_pfn = pages_after_huge(mm, low_pfn - 1, locked)
             continue
         if not movable(mm, pg):
             continue
@@ -306,6 +315,30 @@ def isolate_migratepages_block(cc: CompactControl, low_pfn: int, end_pfn: int, i
     stat.count(mm, mm.cold.COMPACTMIGRATE_SCANNED, scanned)
     stat.count(mm, mm.cold.COMPACTISOLATED, isolated)
     return low_pfn
+
+
+def isolate_migratepages_range(cc: CompactControl, start_pfn: int, end_pfn: int) -> int:
+    """``isolate_migratepages_range``: isolate up to 32 pages of [start, end), mlocked ones too; where it stopped, or 0.
+
+    The first and the last pageblock may be in the range only in part.
+    """
+    pfn = start_pfn
+    while pfn < end_pfn:
+        block_end = min((pfn // PAGEBLOCK + 1) * PAGEBLOCK, end_pfn)
+        if not pageblock_in_zone(cc, pfn, block_end):
+            pfn = block_end
+            continue
+        pfn = isolate_migratepages_block(cc, pfn, block_end, shrink.ISOLATE_UNEVICTABLE)
+        if not pfn:
+            migrate.putback_movable_pages(cc.mm, cc.migratepages)
+            cc.nr_migratepages = 0
+            break
+        if cc.nr_migratepages == codes.COMPACT_CLUSTER_MAX:
+            break
+        # The scanner stops short of the block's end only if the task has to die.
+        pfn = block_end
+    acct_isolated(cc)
+    return pfn
 
 
 def acct_isolated(cc: CompactControl) -> None:

@@ -96,5 +96,4 @@ def do_exit(mm: Mm, task: int) -> None:
     unlist(mm, owners.ROOT_TASKS, owners.MAX_TASKS, task)
     free_owner(mm, task)
     if mm.current == task:
-        mm.current = 0
-        mm.memdie = mm.fatal_signal = False
+        mm.set_task(0)

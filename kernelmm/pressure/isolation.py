@@ -2,8 +2,8 @@
 """Taking a range of memory out of circulation (mm/page_isolation.c, mm/compaction.c, mm/page_alloc.c).
 
 A pageblock made MIGRATE_ISOLATE keeps its free pages where nobody allocates, and pages freed
-meanwhile stay there too.  ``alloc_contig_range`` isolates the pageblocks around a range, takes
-the range's free pages and lets the rest go again.
+meanwhile stay there too.  Who isolates pageblocks to have them empty is in
+:mod:`~kernelmm.pressure.contig` and :mod:`~kernelmm.pressure.hotplug`.
 
 Errors are the kernel's: a negative errno.  Ranges are PFNs, half-open.
 """
@@ -19,9 +19,9 @@ from physmem import abi, address, list_head
 from physmem.errors import UsageError
 
 __all__ = [
-    "alloc_contig_range",
-    "free_contig_range",
+    "has_unmovable_pages",
     "isolate_free_page",
+    "isolate_freepages_range",
     "split_free_page",
     "start_isolate_page_range",
     "test_pages_isolated",
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 _free_pages = vars(free)["__free_pages"]
-_MAX_ORDER_NR_PAGES = 1 << (abi.MAX_ORDER - 1)
 #: How many pages compaction looks at before it lets others have the lock.
 SWAP_CLUSTER_MAX = 32
 
@@ -287,82 +286,3 @@ def _release_freepages(mm: Mm) -> None:
         pg = list_head.first(mm, head_at) - abi.PAGE_LRU
         list_head.list_del(mm, pg + abi.PAGE_LRU, address.page_off(mm, pg) + abi.PAGE_LRU)
         _free_pages(mm, pg, 0)
-
-
-# -- ranges for those who need contiguous memory --------------------------------
-
-
-def _scan_for_migration(mm: Mm, start_pfn: int, end_pfn: int) -> None:
-    """``__alloc_contig_migrate_range``, as far as nothing has to move: look at every page of the range.
-
-    :raises UnsupportedError: a page is in use and could be moved
-    """
-    scanned = 0
-    pfn = start_pfn
-    while pfn < end_pfn:
-        # Scanned pageblock by pageblock; a free block ends the block it is in.
-        block_end = min((pfn // abi.PAGEBLOCK_NR_PAGES + 1) * abi.PAGEBLOCK_NR_PAGES, end_pfn)
-        while pfn < block_end:
-            scanned += 1
-            at = at_of(mm, pfn)
-            if page.buddy(mm, at):
-                order = page.order(mm, at)
-                pfn += 1 << order if 0 < order < abi.MAX_ORDER else 1
-                continue
-            if page.test_flag(mm, at, abi.PG_lru):
-                mm.unsupported(f"migration of pages in use (pfn {pfn})")
-            pfn += 1
-        vmstat.count_vm_events(mm, mm.compactmigrate_scanned, scanned)
-        scanned = 0
-
-
-def alloc_contig_range(mm: Mm, start: int, end: int, migratetype: int) -> int:
-    """``alloc_contig_range``: take exactly the pages [start, end), a reference each; 0 or a negative errno.
-
-    :param migratetype: what the pageblocks are to be afterwards (MIGRATE_MOVABLE or MIGRATE_CMA)
-    :raises UsageError: the range is empty or backwards
-    """
-    if start >= end:
-        raise UsageError(f"pfns {start} to {end}: an empty range")
-    zone = zone_of(mm, start)
-    outer_from = start // _MAX_ORDER_NR_PAGES * _MAX_ORDER_NR_PAGES
-    outer_to = -(-end // _MAX_ORDER_NR_PAGES) * _MAX_ORDER_NR_PAGES
-    result = start_isolate_page_range(mm, outer_from, outer_to, migratetype)
-    if result:
-        return result
-    _scan_for_migration(mm, start, end)
-    result = _take_isolated(mm, zone, start, end)
-    undo_isolate_page_range(mm, outer_from, outer_to, migratetype)
-    return result
-
-
-def _take_isolated(mm: Mm, zone: int, start: int, end: int) -> int:
-    """The middle of ``alloc_contig_range``: take the range out of isolated pageblocks; 0 or -EBUSY."""
-    pcp.drain_all_pages(mm, zone)
-    # The free block that holds the first page may begin before it.
-    order = 0
-    outer_start = start
-    while not page.buddy(mm, at_of(mm, outer_start)):
-        order += 1
-        if order >= abi.MAX_ORDER:
-            return -errno.EBUSY
-        outer_start &= -1 << order
-    if not test_pages_isolated(mm, outer_start, end, False):
-        return -errno.EBUSY
-    outer_end = isolate_freepages_range(mm, zone, outer_start, end)
-    if not outer_end:
-        return -errno.EBUSY
-    if start != outer_start:
-        free_contig_range(mm, outer_start, start - outer_start)
-    if end != outer_end:
-        free_contig_range(mm, end, outer_end - end)
-    return 0
-
-
-def free_contig_range(mm: Mm, pfn: int, nr_pages: int) -> int:
-    """``free_contig_range``: drop a reference of each page; how many are still in use."""
-    in_use = 0
-    for each in range(pfn, pfn + nr_pages):
-        in_use += page.count(mm, at_of(mm, each)) != 1
-        _free_pages(mm, address.pfn_to_page(mm, each), 0)
-    return in_use

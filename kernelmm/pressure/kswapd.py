@@ -19,12 +19,12 @@ from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.shrink import ScanControl
 from physmem import address, list_head, word
 
-__all__ = ["balance_pgdat", "kswapd_is_woken", "let_others_run", "run_kswapd"]
+__all__ = ["balance_pgdat", "kswapd_is_woken", "kswapd_run", "kswapd_stop", "let_others_run", "run_kswapd"]
 
 #: The high mark's neighbourhood: 1/100 of a zone.
 KSWAPD_ZONE_BALANCE_GAP_RATIO = 100
-#: Where on the emulated stack page the wait queue entries of sleeping kswapds are.
-_WAITERS = 2048
+#: How far down the stack the wait queue entries of sleeping kswapds are, whose own stacks are not there.
+_WAITERS = 2600
 _SIZEOF_WAIT_QUEUE = 40
 _WAIT_TASK_LIST = 24
 
@@ -173,6 +173,21 @@ def set_pgdat_percpu_threshold(mm: Mm, pgdat: int, calculate: Callable[[Mm, int]
                     mm.as_s8[mmzone.pageset_of(mm, z, cpu) + mm.pageset_stat_threshold] = threshold
 
 
+def kswapd_run(mm: Mm, nid: int) -> None:
+    """``kswapd_run``: start the node's kswapd; as nobody wants anything yet, it goes to sleep."""
+    pgdat = mmzone.node_data(mm, nid)
+    if kswapd_is_woken(mm, pgdat):
+        take_request(mm, pgdat)
+        go_to_sleep(mm, pgdat, nid)
+
+
+def kswapd_stop(mm: Mm, nid: int) -> None:
+    """``kswapd_stop``: the node has no memory left that it could look after."""
+    pgdat = mmzone.node_data(mm, nid)
+    head = pgdat + mm.pgdat_kswapd_wait_task_list
+    list_head.init_list_head(mm, head, address.off(mm, head))
+
+
 def kswapd_is_woken(mm: Mm, pgdat: int) -> bool:
     """Whether the node's kswapd is not waiting on its queue."""
     head = pgdat + mm.pgdat_kswapd_wait_task_list
@@ -194,7 +209,7 @@ def go_to_sleep(mm: Mm, pgdat: int, nid: int) -> None:
     set_pgdat_percpu_threshold(mm, pgdat, calculate_normal_threshold)
     compaction.reset_isolation_suitable(mm, pgdat)
     wakeup.wait_lock(mm, address.off(mm, pgdat))
-    entry = mm.stack + _WAITERS + _SIZEOF_WAIT_QUEUE * nid + _WAIT_TASK_LIST
+    entry = mm.stack - _WAITERS + _SIZEOF_WAIT_QUEUE * nid + _WAIT_TASK_LIST
     head = pgdat + mm.pgdat_kswapd_wait_task_list
     list_head.init_list_head(mm, entry, address.off(mm, entry))
     list_head.list_add(mm, entry, address.off(mm, entry), head, address.off(mm, head))
@@ -246,5 +261,6 @@ def let_others_run(mm: Mm) -> None:
     writeback.complete_writeback(mm)
     for nid in range(mm.nr_node_ids):
         pgdat = mmzone.node_data(mm, nid)
-        if pgdat and kswapd_is_woken(mm, pgdat):
+        has_memory = mm.as_u64[(mm.var_node_states_memory >> 3) + (nid >> 6)] >> (nid & 63) & 1
+        if pgdat and has_memory and kswapd_is_woken(mm, pgdat):
             run_kswapd(mm, nid)

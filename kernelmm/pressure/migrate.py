@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from kernelmm.core import page
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, lru, owners, rmap, stat, writeback
+from kernelmm.pressure import codes, lru, owners, rmap, stat, waiting, writeback
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.lru import PageList
 from physmem import abi, address, word
@@ -21,9 +21,14 @@ from physmem.ranges import Ranges
 
 __all__ = ["copy_highpage", "migrate_pages", "putback_movable_pages"]
 
+GetPage = Callable[[], int]
+PutPage = Callable[[int], None]
+
 #: PG_checked: the owner's own (PG_owner_priv_1).
 _PG_CHECKED = 8
 _PASSES = 10
+#: After so many passes a page is waited for, if the mode allows it (``force``).
+_PATIENT_PASSES = 2
 
 
 def copy_highpage(mm: Mm, new: int, old: int) -> None:
@@ -88,14 +93,26 @@ def migrate_page_copy(mm: Mm, new: int, old: int) -> None:
     page.set_private(mm, address.page_off(mm, old), 0)
 
 
+def writeout(mm: Mm, pg: int, file: int) -> int:
+    """``writeout``: hand a dirty page to its device, so that a later pass finds it clean: a negative errno."""
+    if not mm.as_u64[(address.off(mm, file) + owners.FILE_A_OPS) >> 3] & owners.A_OPS_WRITEPAGE:
+        return -errno.EINVAL
+    writeback.clear_page_dirty_for_io(mm, pg)
+    # Whoever maps the page may go on with it meanwhile.
+    rmap.remove_migration_ptes(mm, pg, pg)
+    writeback.writepage(mm, pg)
+    lru.set_flag(mm, pg, abi.PG_locked)
+    return -errno.EAGAIN
+
+
 def may_move(mm: Mm, old: int, mode: int) -> int:
     """Whether the page's file lets it move now: 0 or a negative errno (``fallback_migrate_page`` has the rule)."""
     file = owners.file_of(mm, old)
     if not file or mm.as_u64[(address.off(mm, file) + owners.FILE_A_OPS) >> 3] & owners.A_OPS_MIGRATEPAGE:
         return 0
     if lru.has(mm, old, abi.PG_dirty):
-        # It would have to be written first, and only a fully synchronous migration may do that.
-        return -errno.EBUSY if mode != codes.MIGRATE_SYNC else -errno.EAGAIN
+        # It has to be written first, and only a fully synchronous migration may do that.
+        return writeout(mm, old, file) if mode == codes.MIGRATE_SYNC else -errno.EBUSY
     return -errno.EAGAIN if lru.page_has_private(mm, old) else 0
 
 
@@ -119,16 +136,37 @@ def move_to_new_page(mm: Mm, new: int, old: int, was_mapped: bool, mode: int) ->
     return result
 
 
-def __unmap_and_move(mm: Mm, old: int, new: int, mode: int) -> int:
+def lock_page(mm: Mm, pg: int, force: bool, mode: int) -> bool:
+    """Lock a page to be moved.  Only a patient migration, not one on behalf of an allocation, sleeps on the lock."""
+    while not lru.trylock_page(mm, pg):
+        if not force or mode == codes.MIGRATE_ASYNC or mm.task_flags & codes.PF_MEMALLOC:
+            return False
+        waiting.charge(mm, f"the lock of page frame {address.page_to_pfn(mm, pg)}")
+    return True
+
+
+def wait_on_page_writeback(mm: Mm, pg: int) -> None:
+    """``wait_on_page_writeback``: until the device is done.
+
+    :raises BudgetError: it never is: nobody here knows who has the page written
+    """
+    while lru.has(mm, pg, mm.cold.PG_writeback):
+        waiting.charge(mm, f"writeback of page frame {address.page_to_pfn(mm, pg)}")
+        writeback.complete_writeback(mm)
+
+
+def __unmap_and_move(mm: Mm, old: int, new: int, force: bool, mode: int) -> int:
     """``__unmap_and_move``: under the page's lock; 0 or a negative errno."""
-    if not lru.trylock_page(mm, old):
-        # Direct compaction never sleeps on a page lock.
+    if not lock_page(mm, old, force, mode):
         return -errno.EAGAIN
     result = -errno.EAGAIN
-    was_mapped = lru.page_mapped(mm, old)
     if lru.has(mm, old, mm.cold.PG_writeback):
-        result = -errno.EBUSY if mode != codes.MIGRATE_SYNC else -errno.EAGAIN
-    elif not owners.page_anon(mm, old) or was_mapped:
+        if mode != codes.MIGRATE_SYNC or not force:
+            lru.unlock_page(mm, old)
+            return -errno.EBUSY if mode != codes.MIGRATE_SYNC else -errno.EAGAIN
+        wait_on_page_writeback(mm, old)
+    was_mapped = lru.page_mapped(mm, old)
+    if not owners.page_anon(mm, old) or was_mapped:
         if was_mapped:
             flags = rmap.TTU_MIGRATION | rmap.TTU_IGNORE_MLOCK | rmap.TTU_IGNORE_ACCESS
             rmap.try_to_unmap(mm, old, flags)
@@ -141,7 +179,7 @@ def __unmap_and_move(mm: Mm, old: int, new: int, mode: int) -> int:
 
 
 def unmap_and_move(
-    mm: Mm, get_new_page: Callable[[], int], put_new_page: Callable[[int], None], old: int, mode: int
+    mm: Mm, get_new_page: GetPage, put_new_page: PutPage | None, old: int, force: bool, mode: int
 ) -> int:
     """``unmap_and_move``: move one isolated page; it goes back to a list unless it is worth another try."""
     new = get_new_page()
@@ -149,16 +187,17 @@ def unmap_and_move(
         return -errno.ENOMEM
     result = 0
     if lru.page_count(mm, old) != 1:
-        result = __unmap_and_move(mm, old, new, mode)
+        result = __unmap_and_move(mm, old, new, force, mode)
     if result != -errno.EAGAIN:
         lru.unlink(mm, old)
         stat.dec_page_state(mm, old, isolated_item(mm, old))
         # A page that has moved loses its last reference here.
         lru.putback_lru_page(mm, old)
-    if result:
+    if result and put_new_page is not None:
         lru.clear_flag(mm, new, mm.cold.PG_swapbacked)
         put_new_page(new)
     else:
+        # A page that was not needed loses its only reference by that, too.
         lru.putback_lru_page(mm, new)
     return result
 
@@ -169,12 +208,13 @@ def isolated_item(mm: Mm, pg: int) -> int:
     return fields.NR_ISOLATED_FILE if lru.page_is_file_cache(mm, pg) else fields.NR_ISOLATED_ANON
 
 
-def migrate_pages(
-    mm: Mm, pages: PageList, get_new_page: Callable[[], int], put_new_page: Callable[[int], None], mode: int
-) -> int:
+def migrate_pages(mm: Mm, pages: PageList, get_new_page: GetPage, put_new_page: PutPage | None, mode: int) -> int:
     """``migrate_pages``: ten passes over isolated pages; how many stayed, or -ENOMEM when there is no room.
 
     Pages that were neither moved nor put back are still on ``pages``.
+
+    :param get_new_page: gives a page to move to, or 0
+    :param put_new_page: takes one that was not needed; None: it is freed
     """
     failed = succeeded = passes = 0
     retry = 1
@@ -185,7 +225,7 @@ def migrate_pages(
         passes += 1
         retry = 0
         for pg in pages:
-            result = unmap_and_move(mm, get_new_page, put_new_page, pg, mode)
+            result = unmap_and_move(mm, get_new_page, put_new_page, pg, passes > _PATIENT_PASSES + 1, mode)
             if result == -errno.ENOMEM:
                 no_room = True
                 break

@@ -12,7 +12,7 @@ from __future__ import annotations
 from kernelmm import gfp
 from kernelmm.core import cpuset, mmzone
 from kernelmm.core.mm import AllocContext, Mm
-from kernelmm.pressure import codes, exit, owners
+from kernelmm.pressure import codes, exit, owners, stat
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
 from physmem import address, word
 from physmem.errors import PanicError
@@ -95,7 +95,7 @@ def select_bad_process(mm: Mm, nodemask: int, totalpages: int) -> tuple[int, int
 def oom_kill_process(mm: Mm, task: int, points: int, totalpages: int, nodemask: int) -> int:
     """``oom_kill_process``: kill a task, or better the worst of its children; the victim."""
     pid = signed(mm, task, owners.TASK_PID)
-    print_line(
+    stat.printk(
         mm,
         f"Out of memory: Kill process {pid} ({comm(mm, task)}) "
         f"score {points * 1000 // totalpages if totalpages else 0} or sacrifice child",
@@ -108,7 +108,7 @@ def oom_kill_process(mm: Mm, task: int, points: int, totalpages: int, nodemask: 
                 victim, most = child, badness
     counters = (owners.TASK_TOTAL_VM, owners.TASK_ANON_RSS, owners.TASK_FILE_RSS)
     kilobytes = [field(mm, victim, each) * 4 for each in counters]
-    print_line(
+    stat.printk(
         mm,
         f"Killed process {signed(mm, victim, owners.TASK_PID)} ({comm(mm, victim)}) "
         f"total-vm:{kilobytes[0]}kB, anon-rss:{kilobytes[1]}kB, file-rss:{kilobytes[2]}kB",
@@ -121,14 +121,6 @@ def mark_victim(mm: Mm, task: int) -> None:
     """``mark_tsk_oom_victim`` and SIGKILL: the task may use the reserves, to come to its end."""
     at = (address.off(mm, task) + owners.TASK_TIF) >> 2
     mm.as_u32[at] = mm.as_u32[at] | owners.TIF_MEMDIE | owners.TIF_SIGKILL
-    if task == mm.current:
-        mm.memdie = mm.fatal_signal = True
-
-
-def print_line(mm: Mm, line: str) -> None:
-    """``printk``."""
-    if mm.reporter is not None:
-        mm.reporter.printk(line)
 
 
 def out_of_memory(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> bool:
@@ -148,9 +140,9 @@ def out_of_memory(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> bool:
         return True
     adj = signed(mm, mm.current, owners.TASK_OOM_SCORE_ADJ) if mm.current else 0
     header = f"{mm.comm} invoked oom-killer: gfp_mask=0x{gfp_mask:x}, order={order}, oom_score_adj={adj}"
-    print_line(mm, header)
+    stat.printk(mm, header)
     if victim == 0:
-        print_line(mm, "Kernel panic - not syncing: Out of memory and no killable processes...")
+        stat.printk(mm, "Kernel panic - not syncing: Out of memory and no killable processes...")
         raise PanicError(f"Out of memory and no killable processes ({header})")
     dump_tasks(mm, nodemask)
     oom_kill_process(mm, victim, points, totalpages, nodemask)
@@ -160,7 +152,7 @@ def out_of_memory(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> bool:
 
 def dump_tasks(mm: Mm, nodemask: int) -> None:
     """``dump_tasks``: the candidates and what they use, in pages."""
-    print_line(mm, "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name")
+    stat.printk(mm, "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name")
     for task in owners.tasks(mm):
         flags = mm.as_u32[(address.off(mm, task) + owners.TASK_FLAGS) >> 2]
         pid = signed(mm, task, owners.TASK_PID)
@@ -168,7 +160,7 @@ def dump_tasks(mm: Mm, nodemask: int) -> None:
         if pid == _INIT or flags & codes.PF_KTHREAD or excluded:
             continue
         rss = field(mm, task, owners.TASK_ANON_RSS) + field(mm, task, owners.TASK_FILE_RSS)
-        print_line(
+        stat.printk(
             mm,
             f"[{pid:5}] {signed(mm, task, owners.TASK_UID):5} {pid:5} "
             f"{field(mm, task, owners.TASK_TOTAL_VM):8} {rss:8} "

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from kernelmm.core import page
+from kernelmm.core import page, task
 from kernelmm.core.mm import Mm
 from physmem import abi, address
 from physmem.space import UNMAPPED
@@ -36,6 +36,7 @@ __all__ = [
     "file_of",
     "files",
     "find_root",
+    "first_task",
     "known",
     "leaf",
     "page_mapping",
@@ -46,6 +47,7 @@ __all__ = [
 
 ROOT_MAGIC = 0x746F6F722D6D6D6B  # "kmm-root"
 TASK_MAGIC = 0x6B7361742D6D6D6B  # "kmm-task"
+FIRST_TASK_MAGIC = 0x74696E692D6D6D6B  # "kmm-init"
 FILE_MAGIC = 0x656C69662D6D6D6B  # "kmm-file"
 
 # the root page
@@ -58,23 +60,26 @@ MAX_TASKS = 256
 MAX_FILES = 240
 
 # a task page
-TASK_PID = 8
-TASK_PARENT = 12
-TASK_COMM = 16
-TASK_FLAGS = 32
-TASK_TIF = 36
-TASK_OOM_SCORE_ADJ = 40
-TASK_UID = 44
-TASK_TOTAL_VM = 48
-TASK_ANON_RSS = 56
-TASK_FILE_RSS = 64
-TASK_NR_PTES = 72
-TASK_MEMS_ALLOWED = 80
+TASK_PID = task.PID
+TASK_PARENT = task.PARENT
+TASK_COMM = task.COMM
+TASK_FLAGS = task.FLAGS
+TASK_TIF = task.TIF
+TASK_OOM_SCORE_ADJ = task.OOM_SCORE_ADJ
+TASK_UID = task.UID
+TASK_TOTAL_VM = task.TOTAL_VM
+TASK_ANON_RSS = task.ANON_RSS
+TASK_FILE_RSS = task.FILE_RSS
+TASK_NR_PTES = task.NR_PTES
+TASK_MEMS_ALLOWED = task.MEMS_ALLOWED
+TASK_HARDWALL_MEMS = task.HARDWALL_MEMS
 TASK_ANON_VMA = 256
 
-# thread flags
-TIF_MEMDIE = 1 << 20
-TIF_SIGKILL = 1 << 0  # a fatal signal is pending (the kernel looks into the signal queue)
+#: Where the first task's record is in init_thread_union, far from the end that is used as a stack.
+FIRST_TASK = 1024
+
+TIF_MEMDIE = task.TIF_MEMDIE
+TIF_SIGKILL = task.TIF_SIGKILL
 
 # a file page
 FILE_NRPAGES = 8
@@ -188,6 +193,27 @@ def vmas(mm: Mm, file: int) -> Iterator[tuple[int, int, int]]:
         vma = (at + FILE_VMAS + SIZEOF_VMA * i) >> 3
         if mm.as_u64[vma] and known(mm, mm.as_u64[vma], TASK_MAGIC):
             yield mm.as_u64[vma], mm.as_u64[vma + 1], mm.as_u64[vma + 2]
+
+
+# -- the first task ---------------------------------------------------------------
+
+
+def first_task(mm: Mm, stack_area: int, fallback: int) -> None:
+    """Let the first task run: the one that is there before anybody forks, with a record outside the pages of others.
+
+    :param stack_area: kernel address of the first task's stack, at whose far end the record of a machine of our
+        own is; 0 if the image does not tell
+    :param fallback: kernel address for the record of a task that we know nothing about
+    """
+    at = address.lookup(mm, stack_area + FIRST_TASK) if stack_area else mm.size
+    if at >= mm.size or mm.as_u64[at >> 3] != FIRST_TASK_MAGIC:
+        at = address.off(mm, fallback)
+        mm.as_u64[at >> 3] = FIRST_TASK_MAGIC
+        for nodes in (task.MEMS_ALLOWED, task.HARDWALL_MEMS):
+            mm.as_u64[(at + nodes) >> 3] = (1 << 64) - 1
+    mm.first_task = at
+    mm.cpusets_enabled = mm.as_s32[(at + task.NR_CPUSETS) >> 2] > 0
+    mm.set_task(0)
 
 
 # -- the root --------------------------------------------------------------------

@@ -23,6 +23,7 @@ __all__ = [
     "inc_zone",
     "mod_zone_state",
     "populated_zones",
+    "printk",
     "refresh_cpu_vm_stats",
     "snapshot",
     "zone_of",
@@ -104,6 +105,12 @@ def dec_page_state(mm: Mm, pg: int, item: int) -> None:
 def count(mm: Mm, event: int, delta: int = 1) -> None:
     """``count_vm_events`` on the running CPU."""
     vmstat.count_vm_events(mm, event, delta)
+
+
+def printk(mm: Mm, line: str) -> None:
+    """``printk``: a line for whoever listens."""
+    if mm.reporter is not None:
+        mm.reporter.printk(line)
 
 
 def count_zone(mm: Mm, normal: int, zone: int, delta: int) -> None:

@@ -120,6 +120,7 @@ class Workload:
         mm.as_s32[(at + owners.TASK_OOM_SCORE_ADJ) >> 2] = oom_score_adj
         mm.as_u32[(at + owners.TASK_UID) >> 2] = uid
         mm.as_u64[(at + owners.TASK_MEMS_ALLOWED) >> 3] = mm.mems_allowed
+        mm.as_u64[(at + owners.TASK_HARDWALL_MEMS) >> 3] = mm.hardwall_mems
         mm.as_u64[(at + owners.TASK_ANON_VMA) >> 3] = va
         return Task(self, va)
 
@@ -148,15 +149,8 @@ class Workload:
     def switch_to(self, task: Task | None) -> None:
         """Allocations are this task's from now on; None: those of a task without a record here."""
         mm = self.mm
-        mm.current = task.va if task else 0
-        mm.memdie = mm.fatal_signal = False
-        mm.task_flags = 0
+        mm.set_task(task.va if task else 0)
         if task:
-            at = address.off(mm, task.va)
-            tif = mm.as_u32[(at + owners.TASK_TIF) >> 2]
-            mm.memdie, mm.fatal_signal = bool(tif & owners.TIF_MEMDIE), bool(tif & owners.TIF_SIGKILL)
-            mm.task_flags = mm.as_u32[(at + owners.TASK_FLAGS) >> 2]
-            mm.mems_allowed = mm.as_u64[(at + owners.TASK_MEMS_ALLOWED) >> 3]
             mm.comm, mm.pid = task.comm, task.pid
 
     # -- the rest of the world -----------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from kernelmm.core import fault, mmzone, page
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import isolation
+from kernelmm.pressure import contig, isolation
 from kernelmm.study.script import Script
 from physmem import abi, address
 from physmem.errors import UnsupportedError
@@ -40,11 +40,11 @@ def perform(mm: Mm, script: Script, position: int, pages: npt.NDArray[np.uint64]
         if not pages[ident]:
             return -1, 0, -1, -1
         pfn = address.page_to_pfn(mm, int(pages[ident])) + a
-        isolation.free_contig_range(mm, pfn, b)
+        contig.free_contig_range(mm, pfn, b)
         count = page.count(mm, address.page_off(mm, address.pfn_to_page(mm, pfn)))
         return pfn, 0, mmzone.pageblock_migratetype(mm, pfn), count
     if code == ord("L"):
-        status = isolation.alloc_contig_range(mm, a, b, c)
+        status = contig.alloc_contig_range(mm, a, b, c)
         pages[ident] = address.pfn_to_page(mm, a) if status == 0 else 0
         return a, c, mmzone.pageblock_migratetype(mm, a), status
     change = isolation.start_isolate_page_range if code == ord("i") else isolation.undo_isolate_page_range

@@ -16,7 +16,7 @@ from kernelmm import gfp
 from kernelmm.bringup.deferred import BLOCK, DeferredRam, Span, fill
 from kernelmm.core import entry, free, pcp
 from kernelmm.machine import Machine
-from kernelmm.pressure import isolation
+from kernelmm.pressure import contig, isolation
 from physmem import address
 from physmem.e820 import MemoryMap
 from physmem.inspect.check import check
@@ -89,11 +89,11 @@ def test_isolation_of_blocks_that_were_never_used(booted: Callable[..., Any], co
             [
                 isolation.start_isolate_page_range(machine.mm, start, start + BLOCK, 2),
                 isolation.undo_isolate_page_range(machine.mm, start, start + BLOCK, 2),
-                isolation.alloc_contig_range(machine.mm, start + 100, start + 700, 2),
+                contig.alloc_contig_range(machine.mm, start + 100, start + 700, 2),
                 contents(machine.mm.ram),
             ]
         )
-        isolation.free_contig_range(machine.mm, start + 100, 600)
+        contig.free_contig_range(machine.mm, start + 100, 600)
         results[-1].append(contents(machine.mm.ram))
     assert results[0][:3] == results[1][:3] == [0, 0, 0]
     assert results[0] == results[1]

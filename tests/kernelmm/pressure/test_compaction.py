@@ -190,7 +190,9 @@ def test_page_under_writeback_is_busy(lab):
     file = lab.work.open()
     file.read(0)
     lru.set_flag(lab.mm, file.page(0), lab.mm.cold.PG_writeback)
-    assert migrate.__dict__["__unmap_and_move"](lab.mm, file.page(0), lab.alloc(gfp.GFP_KERNEL), 1) == -errno.EBUSY
+    assert (
+        migrate.__dict__["__unmap_and_move"](lab.mm, file.page(0), lab.alloc(gfp.GFP_KERNEL), False, 1) == -errno.EBUSY
+    )
 
 
 def test_unknown_contents_stay_unknown(lab):

@@ -12,6 +12,9 @@ from kernelmm.pressure.workload import Workload
 from physmem.errors import UsageError
 from physmem.ram import Ram
 
+#: What Mm reads in the running task's record.
+OF_THE_TASK = ("task_flags", "rt_task", "memdie", "fatal_signal", "mems_allowed", "mems_allowed_seq", "hardwall_mems")
+
 
 def copy_of(lab):
     """Another machine with the same bytes, as a process that opens a saved image has."""
@@ -24,7 +27,7 @@ def copy_of(lab):
         for name in dir(Mm)
         if not name.startswith("__")
         and isinstance(getattr(source, name, None), int)
-        and name not in ("owners_root", "current")
+        and name not in ("owners_root", "current", *OF_THE_TASK)
     }
     mm = Mm(ram, dump.over(ram).space(ram), values)
     mm.stack, mm.cold, mm.pressure = source.stack, source.cold, hooks
