@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +14,7 @@ from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, echo
 from physmem.errors import UsageError
 
 if TYPE_CHECKING:
+    from kernelmm.validate.ledger import Ledger
     from kernelmm.validate.verdict import Outcome, Verdict
 
 __all__ = ["command"]
@@ -27,6 +31,7 @@ def _print_checks(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 
 @click.command(
     epilog=example(
+        "kernelmm validate trace.txt",
         'kernelmm validate --image A.vmcore.xz "free ffff880006d0a000 0" "__free_pages pfn:27914 1"',
         'kernelmm validate --image A.vmcore.xz --owner trace.txt "free pfn:27914"',
         "kernelmm validate --checks",
@@ -46,18 +51,33 @@ def _print_checks(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     callback=_print_checks,
     help="List the checks, and exit.",
 )
+@click.option("--skip-bad", is_flag=True, help="Count malformed lines of a trace, and go on.")
+@click.option("--no-leaks", is_flag=True, help="What a trace leaves allocated at its end is an error.")
 @dump_options
 @json_option
 def command(
-    what: tuple[str, ...], image: str | None, owner: str | None, debug_vm: bool, options: DumpOptions, as_json: bool
+    what: tuple[str, ...],
+    image: str | None,
+    owner: str | None,
+    debug_vm: bool,
+    skip_bad: bool,
+    no_leaks: bool,
+    options: DumpOptions,
+    as_json: bool,
 ) -> int:
-    """Is a free right?  With --image, judge each FREE without doing it; the exit status is 1 if one is wrong.
+    """Are frees right?  The exit status is 1 if one is wrong.
 
-    A FREE is 'free ADDR ORDER' (free_pages), '__free_pages PAGE ORDER' or 'put_page PAGE'; ADDR and PAGE may be
+    TRACE is text of kmem events, by ftrace, trace-cmd report or perf script ('-': standard input), or a page_owner
+    dump: what contradicts itself in it is told, with the lines.
+
+    With --image, each FREE is judged without doing it.  A FREE is 'free ADDR ORDER'
+    (free_pages), '__free_pages PAGE ORDER' or 'put_page PAGE'; ADDR and PAGE may be
     pfn:N or phys:ADDRESS too.  Nothing in memory changes.
     """
     if image is None:
-        raise UsageError("judging a free needs the memory: --image IMAGE")
+        if len(what) > 1 or " " in what[0]:
+            raise UsageError("judging a free needs the memory: --image IMAGE (and traces are validated one at a time)")
+        return _trace(what[0], skip_bad, no_leaks, as_json)
     return _frees(image, what, owner, debug_vm, options, as_json)
 
 
@@ -66,9 +86,10 @@ def _frees(
 ) -> int:
     from kernelmm.validate import request
     from kernelmm.validate.judge import Judge
+    from kernelmm.validate.page_owner import history
 
     with options.open(image) as dump:
-        judge = Judge(dump)
+        judge = Judge(dump, None if owner is None else history(owner))
         verdicts = [request.judge(judge, call) for call in calls]
     if as_json:
         echo_json([verdict.as_json() for verdict in verdicts])
@@ -101,3 +122,83 @@ def _print_outcome(who: str, outcome: Outcome) -> None:
     click.echo(f"{who} {outcome.effect}")
     for later in outcome.later:
         click.echo(f"  later: {later}")
+
+
+# -- traces -------------------------------------------------------------------
+
+#: Files from this size on have a progress bar, on a terminal.
+_LONG = 1 << 26
+#: Findings and groups of leaks that are printed.
+_SHOWN = 50
+
+
+def _trace(path: str, skip_bad: bool, no_leaks: bool, as_json: bool) -> int:
+    from kernelmm.validate import page_owner
+    from kernelmm.validate.ledger import Ledger
+    from kernelmm.validate.tracefile import TraceFile
+
+    if page_owner.is_page_owner(path):
+        ledger, bad = page_owner.read(path, skip_bad=skip_bad)
+    else:
+        ledger = Ledger()
+        with ExitStack() as stack:
+            size = os.path.getsize(path) if os.path.isfile(path) else 0
+            progress = None
+            if size >= _LONG and sys.stderr.isatty():
+                bar = stack.enter_context(click.progressbar(length=size, label="validating", file=sys.stderr))
+                progress = bar.update
+            trace = TraceFile(path, skip_bad=skip_bad, progress=progress)
+            ledger.read(trace)
+            bad = trace.bad
+    (_trace_json if as_json else _trace_text)(ledger, bad)
+    return 0 if ledger.clean and not (no_leaks and ledger.leaks()) else FOUND
+
+
+def _trace_json(ledger: Ledger, bad: int) -> None:
+    echo_json(
+        {
+            "clean": ledger.clean,
+            "allocations": ledger.allocs,
+            "failed": ledger.failed,
+            "frees": ledger.frees,
+            "frees_of_allocated_before": ledger.before,
+            "freed_in_parts": ledger.parts,
+            "trimmed": ledger.trimmed,
+            "lost_events_lines": ledger.lost,
+            "malformed_lines": bad,
+            "counts": ledger.counts,
+            "uncertain": ledger.uncertain,
+            "findings": [vars(finding) for finding in ledger.findings],
+            "leaks": [vars(leak) for leak in ledger.leaks()],
+        }
+    )
+
+
+def _trace_text(ledger: Ledger, bad: int) -> None:
+    for finding in ledger.findings[:_SHOWN]:
+        click.echo(str(finding))
+    more = sum(ledger.counts.values()) + ledger.uncertain - len(ledger.findings[:_SHOWN])
+    if more > 0:
+        click.echo(f"and {more} more, not listed")
+    leaks = ledger.leaks()
+    if leaks:
+        click.echo(f"still allocated at the end: {sum(leak.pages for leak in leaks)} pages")
+        rows = [(k.task, k.gfp, k.order, k.blocks, k.pages, k.first_line) for k in leaks[:_SHOWN]]
+        columns = ("task", "gfp", "order", "blocks", "pages", "first line")
+        echo_table(columns, rows, right=columns[2:])
+        if len(leaks) > _SHOWN:
+            click.echo(f"and {len(leaks) - _SHOWN} more groups")
+    click.echo(f"{ledger.allocs} allocations, {ledger.failed} of none, {ledger.frees} frees")
+    notes = {
+        "frees of blocks that were allocated before the trace": ledger.before,
+        "blocks freed in parts, all of them": ledger.parts,
+        "blocks whose end was given back (alloc_pages_exact)": ledger.trimmed,
+        "lines say that events were lost": ledger.lost,
+        "malformed lines skipped": bad,
+        "uncertain findings, not counted": ledger.uncertain,
+    }
+    for what, count in notes.items():
+        if count:
+            click.echo(f"{count} {what}")
+    found = ", ".join(f"{count} {kind}" for kind, count in ledger.counts.items())
+    click.echo(f"wrong: {found}" if found else "clean: no event contradicts another")

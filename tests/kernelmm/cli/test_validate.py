@@ -75,3 +75,30 @@ def test_the_checks_are_listed(validate: Callable[..., Result]) -> None:
     result = validate("--checks")
     assert result.exit_code == 0
     assert len(result.stdout.splitlines()) == len(CHECKS) + 1
+
+
+def test_a_trace(validate: Callable[..., Result], oracle: Callable[[str], Any], tmp_path: Any) -> None:
+    trace = oracle("n128_s1_trace").file("trace.txt")
+    result = validate(trace)
+    assert result.exit_code == 0
+    assert result.stdout.endswith("clean: no event contradicts another\n")
+    assert validate("--no-leaks", trace).exit_code == 1
+    lines = trace.read_text().splitlines(keepends=True)
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text("".join([*lines, "nonsense\n", next(line for line in lines if ": mm_page_free:" in line)]))
+    assert validate(wrong).exit_code == 2
+    told = json.loads(validate("--json", "--skip-bad", wrong).stdout)
+    assert told["malformed_lines"] == 1
+    assert not told["clean"]
+
+
+def test_a_trace_as_history(judge: Callable[..., Result], oracle: Callable[[str], Any]) -> None:
+    owner = oracle("n128_s1_trace").file("trace.txt")
+    told = json.loads(judge("--json", "--owner", owner, "free pfn:26624").stdout)
+    assert {check["check"]: check["status"] for check in told[0]["checks"]}["owner"] != "not asked"
+
+
+def test_a_free_needs_an_image(validate: Callable[..., Result]) -> None:
+    result = validate("free pfn:5 0")
+    assert result.exit_code == 2
+    assert "--image IMAGE" in result.stderr
