@@ -61,12 +61,12 @@ def make(lab: Lab, random: Random) -> Question:
     indexes = {level.step.level: level.step.index for level in found.levels}
     offset = found.fields[-1].value
     solution |= {"indexes": indexes, "offset": offset, "phys": hex(frame.phys), "pfn": frame.pfn, "section": section}
-    solution["page"] = hex(frame.page)
+    solution["page"] = None if frame.page is None else hex(frame.page)
     answers = [
         ", ".join(f"{level} {index}" for level, index in indexes.items()) + f", offset {offset:#x}",
         f"{frame.phys:#x}; {found.shortcut} = {found.by_region:#x}",
         f"PFN {frame.pfn} ({frame.pfn:#x}), section {section}",
-        f"{frame.page:#x}",
+        str(solution["page"]),
     ]
     return Question(text, given, list(_ASKS), answers, str(found).splitlines(), facts, solution)
 

@@ -17,7 +17,7 @@ from physmem.errors import AbsentError, CorruptionError, LayoutError, PhysmemErr
 from physmem.inspect.explain import wrong
 from physmem.inspect.explain.bits import BitField, address_fields, flags_fields
 from physmem.inspect.explain.entries import Level, access
-from physmem.inspect.explain.models import Arithmetic, SectionEntry, memory_models, section_of
+from physmem.inspect.explain.models import Arithmetic, SectionEntry, memory_models, page_array_start, section_of
 from physmem.inspect.explain.show import Document
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
@@ -34,7 +34,7 @@ class Frame:
     """The page frame that an address is in, and what describes it.
 
     :ivar section: its ``struct mem_section``; None on FLATMEM
-    :ivar page: address of its ``struct page``, by the kernel's own memory model
+    :ivar page: address of its ``struct page``, by the kernel's own memory model; None if that gives none
     :ivar flags: ``page->flags``; None if the ``struct page`` is not there, or not in the image
     :ivar flags_fields: that word taken apart
     :ivar node: that the flags name
@@ -48,7 +48,7 @@ class Frame:
     in_image: bool
     section: SectionEntry | None
     models: tuple[Arithmetic, ...]
-    page: int
+    page: int | None
     flags: int | None
     flags_fields: tuple[BitField, ...]
     flag_names: tuple[str, ...]
@@ -213,23 +213,26 @@ def _advice(dump: Dump, va: int, region: wrong.Named, verdict: str) -> list[str]
 
 def _describes(dump: Dump, va: int) -> str | None:
     """Which ``struct page``, and which of its fields, an address of the page array is."""
-    index, offset = divmod(va - dump.mem_map, dump.sizeof_page)
-    if not 0 <= index < dump.max_pfn:
+    try:
+        array = page_array_start(dump, va)
+    except PhysmemError:
         return None
+    if array is None:
+        return None
+    start, first, name = array
+    index, offset = divmod(va - start, dump.sizeof_page)
     fields = [f for f in dump.layout.struct("page").fields.values() if f.kind != "struct" and f.size]
     names = sorted({f.name for f in fields if f.offset == offset})
     field = f", where it has {', '.join(names)}" if names else ""
-    text = f"(va - vmemmap) / {dump.sizeof_page} = ({va:#x} - {dump.mem_map:#x}) / {dump.sizeof_page}"
-    return f"{text}: byte {offset} of the struct page of pfn {index}{field}"
+    text = f"(va - {name}) / {dump.sizeof_page} = ({va:#x} - {start:#x}) / {dump.sizeof_page}"
+    return f"{text}: byte {offset} of the struct page of pfn {first + index}{field}"
 
 
 def _frame(dump: Dump, phys: int) -> Frame:
     pfn = phys >> 12
     section = section_of(dump, pfn)
     models = memory_models(dump, pfn, section)
-    page = next(
-        (each.page for each in models if each.own and each.page is not None), dump.mem_map + pfn * dump.sizeof_page
-    )
+    page = next(each.page for each in models if each.own)
     flags: int | None = None
     fields: tuple[BitField, ...] = ()
     names: tuple[str, ...] = ()

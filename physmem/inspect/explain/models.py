@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from physmem.dump import Dump
 from physmem.errors import PhysmemError
+from physmem.inspect.sections import sections
 
-__all__ = ["Arithmetic", "SectionEntry", "memory_models", "section_of"]
+__all__ = ["Arithmetic", "SectionEntry", "memory_models", "own_model", "page_array_start", "section_of"]
 
 FLATMEM, SPARSEMEM, VMEMMAP = "FLATMEM", "SPARSEMEM", "SPARSEMEM_VMEMMAP"
 
@@ -117,47 +118,54 @@ def _flag_mask(dump: Dump) -> int:
         return (dump.sizeof_page & -dump.sizeof_page) - 1
 
 
+def own_model(dump: Dump) -> str:
+    """The model that this kernel was built for: one that keeps section numbers in page flags is classic sparse."""
+    if "mem_section" not in dump.symbols:
+        return FLATMEM
+    return SPARSEMEM if dump.layout.constants.get("SECTIONS_WIDTH") else VMEMMAP
+
+
 def memory_models(dump: Dump, pfn: int, section: SectionEntry | None) -> tuple[Arithmetic, ...]:
     """The arithmetic of all three models for one PFN; a model that this kernel's memory has nothing for says so."""
-    size = dump.sizeof_page
-    base = dump.mem_map
-    linear = base + pfn * size
+    own = own_model(dump)
+    # With one linear array, whichever model it belongs to, FLATMEM's arithmetic can be shown on it.
+    base = None if own == SPARSEMEM else dump.mem_map
+    flat = _arithmetic(dump, FLATMEM, own, "mem_map", base, pfn, "this kernel's page array has no one beginning")
     if section is None:
-        own = FLATMEM
-    elif not section.present or section.mem_map == base:
-        own = VMEMMAP
+        sparse = _arithmetic(dump, SPARSEMEM, own, "", None, pfn, "this kernel has no mem_section")
     else:
-        own = SPARSEMEM
-    flat_base = f"{base:#x}"
-    flat = Arithmetic(
-        FLATMEM,
-        own == FLATMEM,
-        f"mem_map + pfn = {flat_base} + {pfn} * {size}",
-        linear,
-        f"page - mem_map = ({linear:#x} - {flat_base}) / {size}",
-        pfn,
-    )
-    if section is None or section.mem_map is None or not section.present:
-        reason = "this kernel has no mem_section" if section is None else section.problem or "no section"
-        sparse = Arithmetic(SPARSEMEM, False, f"none: {reason}", None, "none", None)
-    else:
-        page = section.mem_map + pfn * size
-        sparse = Arithmetic(
-            SPARSEMEM,
-            own == SPARSEMEM,
-            f"section_mem_map + pfn = {section.mem_map:#x} + {pfn} * {size}",
-            page,
-            f"page - section_mem_map = ({page:#x} - {section.mem_map:#x}) / {size}",
-            (page - section.mem_map) // size,
-        )
-    vmemmap = dump.regions.vmemmap
-    virtual = vmemmap + pfn * size
-    mapped = Arithmetic(
-        VMEMMAP,
-        own == VMEMMAP,
-        f"vmemmap + pfn = {vmemmap:#x} + {pfn} * {size}",
-        virtual,
-        f"page - vmemmap = ({virtual:#x} - {vmemmap:#x}) / {size}",
-        (virtual - vmemmap) // size,
-    )
+        start = section.mem_map if section.present else None
+        sparse = _arithmetic(dump, SPARSEMEM, own, "section_mem_map", start, pfn, section.problem or "no section")
+    vmemmap = dump.regions.vmemmap if own == VMEMMAP else None
+    mapped = _arithmetic(dump, VMEMMAP, own, "vmemmap", vmemmap, pfn, "this kernel maps no vmemmap")
     return flat, sparse, mapped
+
+
+def _arithmetic(dump: Dump, model: str, own: str, name: str, base: int | None, pfn: int, reason: str) -> Arithmetic:
+    """One model's: an array whose entry for PFN 0 is, or would be, at ``base``."""
+    if base is None:
+        return Arithmetic(model, model == own, f"none: {reason}", None, "none", None)
+    size = dump.sizeof_page
+    page = base + pfn * size & (1 << 64) - 1
+    return Arithmetic(
+        model,
+        model == own,
+        f"{name} + pfn = {base:#x} + {pfn} * {size}",
+        page,
+        f"page - {name} = ({page:#x} - {base:#x}) / {size}",
+        (page - base & (1 << 64) - 1) // size,
+    )
+
+
+def page_array_start(dump: Dump, va: int) -> tuple[int, int, str] | None:
+    """The array of ``struct page`` that an address is in: where its first entry is, the PFN of that, and its name."""
+    size = dump.sizeof_page
+    if own_model(dump) != SPARSEMEM:
+        name = "mem_map" if own_model(dump) == FLATMEM else "vmemmap"
+        return (dump.mem_map, 0, name) if 0 <= va - dump.mem_map < dump.max_pfn * size else None
+    for section in sections(dump):
+        first = section.nr << dump.layout.constant("PFN_SECTION_SHIFT")
+        start = (section.mem_map & ~_flag_mask(dump)) + first * size & (1 << 64) - 1
+        if 0 <= va - start < size << dump.layout.constant("PFN_SECTION_SHIFT"):
+            return start, first, f"the array of section {section.nr}"
+    return None

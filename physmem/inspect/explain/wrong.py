@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from physmem.dump import Dump
+from physmem.inspect.explain.models import VMEMMAP, own_model
 
 __all__ = ["Named", "non_canonical", "region_map", "where"]
 
@@ -42,11 +43,12 @@ def region_map(dump: Dump) -> list[Named]:
         Named("user half", 0, half),
         Named(NOT_CANONICAL, half, _TOP - half),
         Named("direct map", regions.page_offset, regions.page_offset + regions.direct_map_size),
-        Named("page array (vmemmap)", regions.vmemmap, regions.vmemmap + pages * dump.sizeof_page),
         Named("kernel image", regions.start_kernel_map, image_end),
         Named("modules", image_end, _MODULES_END),
         Named("fixmap and vsyscall", _MODULES_END, _VSYSCALL + (2 << 20)),
     ]
+    if own_model(dump) == VMEMMAP:
+        found.append(Named("page array (vmemmap)", regions.vmemmap, regions.vmemmap + pages * dump.sizeof_page))
     start = dump.layout.constants.get("VMALLOC_START")
     if start is None and "vmalloc_base" in dump.symbols:
         start = dump.u64(dump.symbols["vmalloc_base"])

@@ -131,7 +131,7 @@ from kernelmm import Machine
 from kernelmm.study import explain_steps
 from kernelmm.study.explain import explain
 machine = Machine.attach(sys.argv[1])
-operations = "alloc GFP_KERNEL 3; free $; alloc GFP_HIGHUSER_MOVABLE 0; alloc GFP_KERNEL 8; put $3; free $4; drain"
+operations = "alloc GFP_KERNEL 3; free $; alloc GFP_HIGHUSER_MOVABLE 0; alloc GFP_KERNEL 8; put $3; free $4"
 found = explain(machine, operations)
 made = explain_steps.film(machine, found)
 look = explain_steps._Scene.look

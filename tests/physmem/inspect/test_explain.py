@@ -128,6 +128,29 @@ def test_an_entry_of_the_page_array(open_case: Callable[..., Dump]) -> None:
     assert "not in the direct map" in found.advice[0]
 
 
+def test_a_page_array_in_sections() -> None:
+    """The same memory, read as a kernel would that was built for classic sparse memory."""
+    real = shared()
+    dump = real.over(real.memory)
+    sparse = {**real.layout.constants, "SECTIONS_WIDTH": 19, "SECTIONS_PGSHIFT": 45}
+    dump.__dict__["layout"] = replace(real.layout, constants=sparse)
+    found = explain_address(dump, 0xFFFF880005000123)
+    assert [(model.model, model.own, model.page) for model in found.frame.models] == [
+        ("FLATMEM", False, None),
+        ("SPARSEMEM", True, 0xFFFFEA0000140000),
+        ("SPARSEMEM_VMEMMAP", False, None),
+    ]
+    assert found.frame.page == 0xFFFFEA0000140000
+    assert found.frame.models[1].pfn == 20480
+    entry = explain_address(dump, 0xFFFFEA0000140008)
+    assert entry.describes.endswith("byte 8 of the struct page of pfn 20480, where it has mapping, s_mem")
+    assert "the array of section 0" in entry.describes
+    assert entry.region == "hole"
+    assert "this kernel maps no vmemmap" in str(found)
+    gone = explain_address(dump, 0xFFFF880000000000 + (1 << 36))
+    assert gone.frame is None
+
+
 # -- five levels, pages of all sizes, encryption: tables of our own ----------------------------------------------------
 
 
