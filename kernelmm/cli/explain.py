@@ -49,7 +49,7 @@ def command(
     get WHAT, put WHAT         get_page, put_page
     drain, drain_all           drain_local_pages, drain_all_pages
     reclaim [GFP [ORDER]]      direct reclaim
-    kswapd [NID]               a waking period of kswapd
+    kswapd [NID]               a waking period of kswapd, if it has been woken
     compact [ORDER]            compaction
 
     An address is hexadecimal; $ is what the last allocation gave, $2 what the second operation gave.  The exit

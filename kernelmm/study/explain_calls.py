@@ -7,7 +7,7 @@
 ``get WHAT`` ``put WHAT``      get_page, put_page
 ``drain`` ``drain_all``        drain_local_pages, drain_all_pages
 ``reclaim [GFP [ORDER]]``      try_to_free_pages: direct reclaim for such a request
-``kswapd [NID]``               run the node's kswapd until it sleeps
+``kswapd [NID]``               let the node's kswapd run until it sleeps, if something has woken it
 ``compact [ORDER]``            compact every node until there is such a block (by default as far as it goes)
 ============================  ====================================================================
 
@@ -154,9 +154,11 @@ class Request:
             raise UsageError(f"the machine has no node {nid}")
 
         def perform() -> None:
-            kswapd.run_kswapd(machine.mm, nid)
+            mm = machine.mm
+            if kswapd.kswapd_is_woken(mm, mmzone.node_data(mm, nid)):
+                kswapd.run_kswapd(mm, nid)
 
-        return Bound(f"kswapd of node {nid}", perform)
+        return Bound(f"kswapd of node {nid}, if it has been woken", perform)
 
     def _compact(self, machine: Machine, done: Sequence[Performed]) -> Bound:
         order = _number(self.arguments[0], "order", abi.MAX_ORDER - 1) if self.arguments else -1

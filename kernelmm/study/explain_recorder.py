@@ -32,7 +32,7 @@ _WATCHERS = ("kernelmm.study.",)
 _GENERATOR = inspect.CO_GENERATOR
 _VIEWS = (("as_u8", 1), ("as_s8", 1), ("as_u32", 4), ("as_s32", 4), ("as_u64", 8), ("as_s64", 8))
 #: Statements that are kept at most; a call that runs longer is told without the rest of them.
-LIMIT = 400_000
+LIMIT = 100_000
 
 
 @dataclass(slots=True)
