@@ -72,7 +72,7 @@ class Classes:
         states[tails.mask] = CODE[State.COMPOUND]
         states[heads] = CODE[State.COMPOUND]
         led = tails.head >= 0
-        asked = self.folios.heads(np.concatenate([tails.head[led], heads + start]))
+        asked = self.folios.heads(np.concatenate([tails.head[led], heads + start]), start, pages)
         if not len(asked.pfn):
             return states
         kinds = self._of_heads(asked)

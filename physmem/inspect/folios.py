@@ -83,18 +83,34 @@ class Folios:
         first = np.flatnonzero(apart)
         begin = where[first]
         length = np.diff(np.append(first, len(where)))
-        own = (begin + start).astype(np.uint64) * np.uint64(self._size) + np.uint64(self._mem_map)
-        offset = self.format.head_addresses(own, words[first]) - np.uint64(self._mem_map)
-        head = (offset // np.uint64(self._size)).astype(np.int64)
-        sound = (offset % np.uint64(self._size) == 0) & (head < begin + start) & (head >= 0)
-        return Tails(mask, begin, length, np.where(sound, head, -1))
+        return Tails(mask, begin, length, self.tails_at(start, pages, begin))
 
-    def heads(self, pfns: npt.NDArray[np.int64]) -> Heads:
-        """What the page array has of these heads, each of which may be asked for several times."""
+    def tails_at(self, start: int, pages: npt.NDArray[Any], where: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
+        """The heads of the tails at these positions: PFNs, -1 where what should lead to one leads nowhere."""
+        words = pages[self.format.tail_field][where]
+        own = (where + start).astype(np.uint64) * np.uint64(self._size) + np.uint64(self._mem_map)
+        offset = self.format.head_addresses(own, words) - np.uint64(self._mem_map)
+        head = (offset // np.uint64(self._size)).astype(np.int64)
+        sound = (offset % np.uint64(self._size) == 0) & (head < where + start) & (head >= 0)
+        return np.where(sound, head, -1)
+
+    def heads(self, pfns: npt.NDArray[np.int64], start: int = 0, pages: npt.NDArray[Any] | None = None) -> Heads:
+        """What the page array has of these heads, each of which may be asked for several times.
+
+        :param pages: those from PFN ``start`` on, if they are at hand: not to be read again
+        """
         unique = np.unique(pfns)
-        known = (self.array.slots(unique) >= 0) & (self.array.slots(unique + 1) >= 0)
         rows = np.zeros((len(unique), self._size), np.uint8)
         second = rows.copy()
-        rows[known] = self.array.rows(unique[known])
-        second[known] = self.array.rows(unique[known] + 1)
+        known = np.zeros(len(unique), bool)
+        if pages is not None and pages.flags.c_contiguous:
+            here = pages.view(np.uint8).reshape(len(pages), self._size)
+            known = (unique >= start) & (unique + 1 < start + len(pages))
+            rows[known] = here[unique[known] - start]
+            second[known] = here[unique[known] + 1 - start]
+        if not known.all():
+            there = ~known & (self.array.slots(unique) >= 0) & (self.array.slots(unique + 1) >= 0)
+            rows[there] = self.array.rows(unique[there])
+            second[there] = self.array.rows(unique[there] + 1)
+            known |= there
         return Heads(unique, rows, second, known)

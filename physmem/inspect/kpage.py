@@ -29,7 +29,7 @@ from physmem.errors import PhysmemError
 from physmem.inspect.folios import Folios, Heads, Tails
 from physmem.inspect.hugetlb import HugetlbFormat
 from physmem.inspect.kpf import KPF, CopiedFlags
-from physmem.inspect.memmap import PageArray
+from physmem.inspect.memmap import CHUNK, PageArray
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.sections import online_sections
 from physmem.ranges import Ranges
@@ -37,9 +37,11 @@ from physmem.ranges import Ranges
 __all__ = ["KPages", "Piece"]
 
 #: Pages at a time: a multiple of the largest free block, and few enough to stay in the processor's cache.
-PIECE = 1 << 14
+PIECE = 1 << 15
 
 _ANON, _KSM = 1, 3
+#: In a key: the flags (of which no kernel has more), the low bits of mapping, whether it is a tail; above, the mapcount.
+_FLAGS, _MAPPING_SHIFT, _TAIL = (1 << 29) - 1, 29, 1 << 31
 _U64 = np.uint64
 
 
@@ -123,6 +125,9 @@ class _Rules:
         self._dtype = dump.layout.dtype("page", self.fields)
         layout = dump.layout
         self._by_head = dump.release >= (6, 10)
+        self._buffers: npt.NDArray[np.uint64] = np.empty(
+            (2, CHUNK), np.uint64
+        )  # that are not to be had from the system each time
         self._copied = CopiedFlags(layout, by_head=self._by_head)
         self._head = form.mask("PG_head")
         self._lru = form.mask("PG_lru")
@@ -145,21 +150,28 @@ class _Rules:
     # -- one piece -----------------------------------------------------------------------------------
 
     def of(self, start: int, pages: npt.NDArray[Any]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """Flags and counts of the pages from PFN ``start`` on."""
+        """Flags and counts of the pages from PFN ``start`` on.
+
+        Neighbours are often alike in all that matters: each row of such pages is looked at once.
+        """
         form = self.form
-        words = np.ascontiguousarray(pages["flags"])
-        mapcount = np.ascontiguousarray(pages[form.mapcount])
-        mapping = np.ascontiguousarray(pages["mapping"])
-        tails = self._folios.tails(start, pages)
-        heads = np.flatnonzero(words & _U64(self._head))
-        if len(heads):
-            heads = heads[~tails.mask[heads]]
+        key = self._keys(pages)
+        at = np.flatnonzero(key[1:] != key[:-1])
+        at += 1
+        at = np.concatenate([np.zeros(1, at.dtype), at])
+        length = np.diff(at, append=len(key))
+        key = key[at]
+        words, mapcount = key & _U64(_FLAGS), (key >> _U64(32)).astype(np.uint32).view(np.int32)
+        mapping, is_tail = key >> _U64(_MAPPING_SHIFT) & _U64(_KSM), (key & _U64(_TAIL)) != 0
+        tails = self._tails(start, pages, at, is_tail)
+        heads = np.flatnonzero((words & _U64(self._head)) != 0)
+        heads = heads[~is_tail[heads]]
         flags = self._copied(words)
         flags |= (mapcount >= 0).astype(np.uint64) << _U64(11)
         flags |= (mapping & _U64(_ANON)) << _U64(12)
         self._ksm(flags, mapping)
         if form.slab_type:
-            flags[form.is_type(pages, "slab")] |= _U64(KPF.SLAB)
+            flags[form.of_type(mapcount, "slab")] |= _U64(KPF.SLAB)
         else:
             # What SLUB has in the word is no count of mappings.
             flags &= ~((flags & _U64(KPF.SLAB)) << _U64(4))
@@ -168,14 +180,46 @@ class _Rules:
         if self._idle:
             flags[(words & self._idle) != 0] |= _U64(KPF.IDLE)
         for name, bit in self._types:
-            flags[form.is_type(pages, name)] |= _U64(bit)
-        count = self._counts(flags, mapcount, pages)
+            flags[form.of_type(mapcount, name)] |= _U64(bit)
+        count = self._counts(flags, mapcount)
         if len(heads) or len(tails.begin):
-            self._compound(start, pages, words, mapcount, flags, count, tails, heads)
-        self._free(start, pages, flags)
+            self._compound(start, pages, at[heads] + start, words, mapcount, flags, count, tails, heads)
+        buddy = form.of_type(mapcount, "buddy")
+        flags[buddy] |= _U64(KPF.BUDDY)
+        free = np.repeat(at[buddy] - (np.cumsum(length[buddy]) - length[buddy]), length[buddy])
+        free += np.arange(len(free))
+        flags, count = np.repeat(flags, length), np.repeat(count, length)
+        self._free(start, pages, flags, free)
         if start <= self._zero < start + len(pages):
             flags[self._zero - start] |= _U64(KPF.ZERO_PAGE)
         return flags, count
+
+    def _keys(self, pages: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
+        """What matters of each page, in one word: its mapcount, whether it is a tail, two bits of mapping, its flags."""
+        form = self.form
+        key: npt.NDArray[np.uint64] = self._buffers[0][: len(pages)]
+        part: npt.NDArray[np.uint64] = self._buffers[1][: len(pages)]
+        np.bitwise_and(pages["flags"], _U64(_FLAGS), out=key)
+        np.bitwise_and(pages["mapping"], _U64(_KSM), out=part)
+        part <<= _U64(_MAPPING_SHIFT)
+        key |= part
+        if form.compound:
+            np.bitwise_and(pages[form.compound], _U64(1), out=part)
+            part <<= _U64(_TAIL.bit_length() - 1)
+            key |= part
+        else:
+            key |= (pages["flags"] & _U64(form.bit("PG_tail")) != 0) * _U64(_TAIL)
+        key.view(np.int32)[1::2] = pages[form.mapcount]
+        return key
+
+    def _tails(
+        self, start: int, pages: npt.NDArray[Any], at: npt.NDArray[np.intp], is_tail: npt.NDArray[np.bool_]
+    ) -> Tails:
+        """The tails among rows of pages that begin at the positions ``at``: runs are of rows."""
+        change = np.flatnonzero(np.diff(is_tail, prepend=False, append=False))
+        first, last = change[::2], change[1::2]
+        led = self._folios.tails_at(start, pages, at[first])
+        return Tails(is_tail, at[first], last - first, led)
 
     def _ksm(self, flags: npt.NDArray[np.uint64], mapping: npt.NDArray[np.uint64]) -> None:
         if (6, 10) <= self._release < (6, 17):
@@ -195,9 +239,7 @@ class _Rules:
         else:
             flags[(words & _U64(cached)) != 0] |= _U64(KPF.SWAPCACHE)
 
-    def _counts(
-        self, flags: npt.NDArray[np.uint64], mapcount: npt.NDArray[np.int32], pages: npt.NDArray[Any]
-    ) -> npt.NDArray[np.uint64]:
+    def _counts(self, flags: npt.NDArray[np.uint64], mapcount: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
         """kpagecount of pages that are no part of compound pages."""
         count = mapcount.astype(np.int64) + 1
         if self._release >= (4, 18):
@@ -207,23 +249,23 @@ class _Rules:
             count[(flags & _U64(KPF.SLAB)) != 0] = 0
         return count.view(np.uint64)
 
-    def _free(self, start: int, pages: npt.NDArray[Any], flags: npt.NDArray[np.uint64]) -> None:
-        """KPF_BUDDY: of heads of free blocks, and since 4.6 of what is in them and has no reference."""
+    def _free(
+        self, start: int, pages: npt.NDArray[Any], flags: npt.NDArray[np.uint64], heads: npt.NDArray[np.intp]
+    ) -> None:
+        """KPF_BUDDY since 4.6: also of what is in a free block and has no reference."""
         form = self.form
-        heads = np.flatnonzero(form.buddy(pages))
-        flags[heads] |= _U64(KPF.BUDDY)
         if self._release < (4, 6) or not len(heads):
             return
         orders = np.minimum(pages[form.order][heads], _U64(form.max_order - 1)).astype(np.int64)
         pfns = heads + start
         # A block is no larger than its place allows.
-        low = pfns & -pfns
-        size = np.minimum(1 << orders, np.where(pfns == 0, 1 << form.max_order, low))
-        change = np.zeros(len(pages) + 1, np.int32)
-        np.add.at(change, heads, 1)
-        np.add.at(change, np.minimum(heads + size, len(pages)), -1)
-        inside = np.flatnonzero(np.cumsum(change[:-1]))
-        inside = inside[pages[form.count][inside] == 0]
+        size = np.minimum(1 << orders, np.where(pfns == 0, 1 << form.max_order, pfns & -pfns))
+        size = np.minimum(size, len(pages) - heads) - 1
+        inside = np.repeat(heads + 1 - (np.cumsum(size) - size), size)
+        inside += np.arange(len(inside))
+        taken = pages[form.count][inside] != 0
+        if taken.any():
+            inside = inside[~taken]
         flags[inside] |= _U64(KPF.BUDDY)
 
     # -- compound pages ------------------------------------------------------------------------------
@@ -232,6 +274,7 @@ class _Rules:
         self,
         start: int,
         pages: npt.NDArray[Any],
+        pfns: npt.NDArray[np.int64],
         words: npt.NDArray[np.uint64],
         mapcount: npt.NDArray[np.int32],
         flags: npt.NDArray[np.uint64],
@@ -239,12 +282,12 @@ class _Rules:
         tails: Tails,
         heads: npt.NDArray[np.intp],
     ) -> None:
-        led = np.where(tails.head >= 0, tails.head, tails.begin + start - 1)
-        asked = self._folios.heads(np.concatenate([led, heads + start]))
+        """What heads say of their pages; ``pfns`` are those of the heads that are here."""
+        asked = self._folios.heads(np.concatenate([tails.head, pfns]), start, pages)
         of_heads = asked.rows.reshape(-1).view(self._dtype)
         second = asked.second
         huge = self._hugetlb.are(of_heads, second) & asked.known
-        of_run, of_head = asked.at(led), asked.at(heads + start)
+        of_run, of_head = asked.at(tails.head), asked.at(pfns)
         if self._by_head:
             mapped = self._mapcounts(second, self._large) >= 0
             shared = self._shared(of_heads, second, huge, mapped, asked)
@@ -253,7 +296,7 @@ class _Rules:
             flags[tails.mask] = tails.spread(whole[of_run] & ~_U64(KPF.COMPOUND_HEAD)) | own | _U64(KPF.COMPOUND_TAIL)
             flags[heads] = (flags[heads] & ~_U64(KPF.MMAP)) | shared[of_head]
         else:
-            self._separately(pages, flags, mapcount, tails, heads, asked, huge, of_run, of_head)
+            self._separately(flags, mapcount, tails, heads, asked, huge, of_run, of_head)
         if self._release >= (4, 5):
             self._compound_counts(flags, mapcount, count, tails, heads, asked, huge, of_run, of_head)
 
@@ -303,7 +346,6 @@ class _Rules:
 
     def _separately(
         self,
-        pages: npt.NDArray[Any],
         flags: npt.NDArray[np.uint64],
         mapcount: npt.NDArray[np.int32],
         tails: Tails,

@@ -128,10 +128,14 @@ class PageFormat:
 
     def is_type(self, pages: npt.NDArray[Any], name: str) -> npt.NDArray[np.bool_]:
         """Which pages have a type (field ``mapcount``); none if the kernel does not know it."""
+        return self.of_type(pages[self.mapcount], name)
+
+    def of_type(self, mapcounts: npt.NDArray[np.int32], name: str) -> npt.NDArray[np.bool_]:
+        """The same, of the values of that field alone."""
         if name not in self.types:
-            return np.zeros(len(pages), bool)
+            return np.zeros(len(mapcounts), bool)
         mask, value = self.types[name]
-        found: npt.NDArray[np.bool_] = (pages[self.mapcount].view(np.uint32) & np.uint32(mask)) == np.uint32(value)
+        found: npt.NDArray[np.bool_] = (mapcounts.view(np.uint32) & np.uint32(mask)) == np.uint32(value)
         return found
 
     def buddy(self, pages: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
