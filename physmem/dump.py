@@ -143,7 +143,9 @@ class Dump:
     @cached_property
     def sizeof_page(self) -> int:
         """Bytes of a ``struct page``."""
-        return self._layout.sizeof("page")
+        # VMCOREINFO tells it, at once; a layout that is not this kernel's has been refused.
+        told = self.info.get("SIZE(page)", "")
+        return int(told) if told.isdecimal() and int(told) else self._layout.sizeof("page")
 
     # -- translation ---------------------------------------------------------
 

@@ -40,7 +40,7 @@ __all__ = ["KPages", "Piece"]
 PIECE = 1 << 15
 
 _ANON, _KSM = 1, 3
-#: In a key: the flags (of which no kernel has more), the low bits of mapping, whether it is a tail; above, the mapcount.
+#: In a key: the flags (no kernel has more), the low bits of mapping, whether it is a tail; above, the mapcount.
 _FLAGS, _MAPPING_SHIFT, _TAIL = (1 << 29) - 1, 29, 1 << 31
 _U64 = np.uint64
 
@@ -195,7 +195,7 @@ class _Rules:
         return flags, count
 
     def _keys(self, pages: npt.NDArray[Any]) -> npt.NDArray[np.uint64]:
-        """What matters of each page, in one word: its mapcount, whether it is a tail, two bits of mapping, its flags."""
+        """What matters of each page, in one word: mapcount, whether it is a tail, two bits of mapping, flags."""
         form = self.form
         key: npt.NDArray[np.uint64] = self._buffers[0][: len(pages)]
         part: npt.NDArray[np.uint64] = self._buffers[1][: len(pages)]
