@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, echo_table, example, json_option
+from physmem.cli.common import (
+    FOUND,
+    DumpOptions,
+    dump_options,
+    echo_json,
+    echo_table,
+    example,
+    json_option,
+    parquet_option,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     from physmem.inspect.check import Report
@@ -29,8 +39,9 @@ def _print_rules(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--rules", is_flag=True, is_eager=True, expose_value=False, callback=_print_rules, help="List the rules, and exit."
 )
 @dump_options
+@parquet_option
 @json_option
-def command(image: str, options: DumpOptions, as_json: bool) -> int:
+def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> int:
     """Look for everything wrong with the page array, zones and free lists of IMAGE.
 
     Each finding has the page's PFN, if it is about a page, and the rule that is broken; the exit status is 1 if
@@ -40,7 +51,9 @@ def command(image: str, options: DumpOptions, as_json: bool) -> int:
 
     with options.open(image) as dump:
         report = check(dump)
-        if as_json:
+        if parquet is not None:
+            write_parquet(parquet, ("rule", "pfn", "detail"), [(f.rule, f.pfn, f.detail) for f in report.findings])
+        elif as_json:
             echo_json(_json(report))
         else:
             _text(report)

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import DumpOptions, dump_options, echo_json, echo_table, example, hex64, json_option
+from physmem.cli.common import (
+    DumpOptions,
+    dump_options,
+    echo_json,
+    echo_table,
+    example,
+    hex64,
+    json_option,
+    parquet_option,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     from physmem.inspect.info import Info
@@ -23,14 +33,17 @@ _ZONE_COLUMNS = ("start_pfn", "end_pfn", "spanned", "present", "managed", "free"
 @click.command(epilog=example("physmem info A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
+@parquet_option
 @json_option
-def command(image: str, options: DumpOptions, as_json: bool) -> None:
+def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
     """Say what IMAGE is: its format, its kernel, how it is understood, what is in it and what is absent."""
     from physmem.inspect.info import info
 
     with options.open(image) as dump:
         found = info(dump)
-        if as_json:
+        if parquet is not None:
+            write_parquet(parquet, ("node", "zone", *_ZONE_COLUMNS), [list(zone.values()) for zone in _zones(found)])
+        elif as_json:
             echo_json(_json(found))
         else:
             _text(found)
@@ -63,6 +76,10 @@ def _json(found: Info) -> dict[str, object]:
         "symbols": found.symbols,
         "memory_model": found.memory_model,
         "page_offset": hex64(found.page_offset),
+        "vmemmap": hex64(found.vmemmap),
+        "page_table_levels": found.levels,
+        "kaslr_offset": None if found.kaslr is None else hex64(found.kaslr),
+        "facts": [dict(zip(("fact", "value", "source"), fact, strict=True)) for fact in found.facts],
         "phys_base": hex64(found.phys_base),
         "ranges": [[hex64(start), hex64(end)] for start, end in found.ranges],
         "bytes": found.ranges.total(),
@@ -88,6 +105,7 @@ def _text(found: Info) -> None:
         ("symbols", found.symbols),
         ("memory model", found.memory_model),
         ("direct map", f"{found.page_offset:016x}, phys_base {found.phys_base:#x}"),
+        ("page array", f"{found.vmemmap:016x}, page tables of {found.levels} levels"),
         ("CPUs online", cpus),
         ("nodes", ", ".join(str(node.id) for node in found.nodes)),
         ("pages", f"{found.pages}, of which {found.absent} are absent from the image"),
@@ -103,3 +121,5 @@ def _text(found: Info) -> None:
     zones = _zones(found)
     rows = [[zone[column] for column in ("node", "zone", *_ZONE_COLUMNS)] for zone in zones]
     echo_table(("node", "zone", *_ZONE_COLUMNS), rows, right=("node", *_ZONE_COLUMNS))
+    click.echo()
+    echo_table(("fact", "value", "source"), found.facts)

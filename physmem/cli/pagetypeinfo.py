@@ -3,18 +3,36 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, example, json_option, warn
+from physmem.cli.common import (
+    FOUND,
+    DumpOptions,
+    dump_options,
+    echo_json,
+    example,
+    json_option,
+    parquet_option,
+    warn,
+    write_parquet,
+)
+
+if TYPE_CHECKING:
+    from physmem.inspect.pagetypeinfo import PageTypeInfo
 
 __all__ = ["command"]
+
+_COLUMNS = ("node", "zone", "migratetype", "order", "free_blocks", "pageblocks")
 
 
 @click.command(epilog=example("physmem pagetypeinfo A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
+@parquet_option
 @json_option
-def command(image: str, options: DumpOptions, as_json: bool) -> int:
+def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> int:
     """Print what /proc/pagetypeinfo would: free blocks and pageblocks of IMAGE by mobility.
 
     Where a free list is corrupt, its blocks are counted as far as they are found, and the exit status is 1.
@@ -23,7 +41,9 @@ def command(image: str, options: DumpOptions, as_json: bool) -> int:
 
     with options.open(image) as dump:
         found = pagetypeinfo(dump)
-        if as_json:
+        if parquet is not None:
+            write_parquet(parquet, _COLUMNS, _rows(found))
+        elif as_json:
             echo_json(
                 {
                     "pageblock_order": found.pageblock_order,
@@ -43,3 +63,14 @@ def command(image: str, options: DumpOptions, as_json: bool) -> int:
         for each in found.breaks:
             warn(each.detail)
         return FOUND if found.breaks else 0
+
+
+def _rows(found: PageTypeInfo) -> list[tuple[object, ...]]:
+    """A row for each order of each type, and one without order that has the pageblocks."""
+    rows: list[tuple[object, ...]] = []
+    for each in found.zones:
+        for i, name in enumerate(found.migratetypes):
+            where = (each.zone.node, each.zone.name, name)
+            rows += [(*where, order, blocks, None) for order, blocks in enumerate(each.free[i].tolist())]
+            rows.append((*where, None, None, int(each.pageblocks[i])))
+    return rows

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import DumpOptions, dump_options, echo_json, example, json_option
+from physmem.cli.common import (
+    DumpOptions,
+    dump_options,
+    echo_json,
+    example,
+    json_option,
+    parquet_option,
+    write_parquet,
+)
 
 if TYPE_CHECKING:
     from physmem.dump import Dump
@@ -19,8 +27,9 @@ __all__ = ["command"]
 @click.command(epilog=example("physmem zoneinfo A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
+@parquet_option
 @json_option
-def command(image: str, options: DumpOptions, as_json: bool) -> None:
+def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
     """Print what /proc/zoneinfo would: watermarks, statistics and pagesets of each zone of IMAGE.
 
     A question mark stands for a value that the image does not tell.
@@ -29,7 +38,9 @@ def command(image: str, options: DumpOptions, as_json: bool) -> None:
     from physmem.inspect.zones import nodes
 
     with options.open(image) as dump:
-        if as_json:
+        if parquet is not None:
+            write_parquet(parquet, ("node", "zone", "item", "value"), _rows(nodes(dump)))
+        elif as_json:
             echo_json([_json(dump, node, zone) for node in nodes(dump) for zone in node.zones if zone.populated])
         else:
             click.echo(zoneinfo_file(dump), nl=False)
@@ -75,3 +86,16 @@ def _json(dump: Dump, node: Node, zone: Zone) -> dict[str, object]:
             for pageset in pagesets(dump, zone)
         ],
     }
+
+
+def _rows(found: list[Node]) -> list[tuple[int, str, str, int]]:
+    """A row for each number of a zone."""
+    from physmem.inspect.zoneinfo import stat_name
+
+    rows = []
+    for zone in (zone for node in found for zone in node.zones if zone.populated):
+        marks = zip(("min", "low", "high", "promo"), zone.watermark, strict=False)
+        sizes = {name: getattr(zone, name) for name in ("start_pfn", "spanned", "present", "managed")}
+        stats = {stat_name(item): value for item, value in {**zone.vm_stat, **zone.numa_stat}.items()}
+        rows += [(zone.node, zone.name, item, value) for item, value in {**dict(marks), **sizes, **stats}.items()]
+    return rows
