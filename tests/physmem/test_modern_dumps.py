@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Real dumps of Linux 6.1 and 6.12: understood with nothing but the dump."""
+"""Real dumps of Linux 5.10 to 7.2: understood with nothing but the dump."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from physmem.image import VmcoreInfo, vmcoreinfo
 from physmem.image.notes import vmcoreinfo_note
 from physmem.image.write import write_elf
 from physmem.kernel_layout import find_kallsyms, own_layout
-from physmem.paging import is_canonical
 from physmem.ram import Ram
 from physmem.space import UNMAPPED
 from physmem.structs.layout import Layout
 from physmem.symbols import Symbols
 
 DATA = Path(__file__).parents[1] / "data" / "vmcores"
-NAMES = ["deb61-256m", "deb61-1g-2node", "deb612-256m"]
+NAMES = ["deb510-512m", "deb61-256m", "deb61-1g-2node", "deb612-256m", "deb72-1g-2node"]
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +58,18 @@ def dump(dumps: Callable[[str], Dump], name: str) -> Dump:
 # -- the address space ---------------------------------------------------------
 
 REGIONS = {
+    "deb510-512m": (-0x18E00000, 0xFFFF9B29C0000000, 0xFFFFF69480000000, 0x1FFE0),
     "deb61-256m": (0x2200000, 0xFFFF88E4C0000000, 0xFFFFF2A500000000, 0xFFDC),
     "deb61-1g-2node": (0, 0xFFFF888000000000, 0xFFFFEA0000000000, 0x3FFDC),
     "deb612-256m": (-0x10000000, 0xFFFF8C07C0000000, 0xFFFFF9B4C0000000, 0xFFDF),
+    "deb72-1g-2node": (-0x5400000, 0xFF18A0A2C0000000, 0xFFF387BA40000000, 0x3FFE0),
 }
 
 
 def test_regions(dump: Dump, name: str) -> None:
     assert (dump.phys_base, dump.page_offset, dump.mem_map, dump.max_pfn) == REGIONS[name]
     assert dump.start_kernel_map == 0xFFFFFFFF80000000
+    assert dump.regions.levels == (5 if "deb72" in name else 4)
     assert dump.layout.constant("PAGE_OFFSET") == dump.page_offset
     assert dump.layout.constant("VMEMMAP_START") == dump.mem_map
     assert dump.layout.constant("__START_KERNEL_map") == dump.start_kernel_map
@@ -101,7 +103,7 @@ def test_nodes(dump: Dump, name: str) -> None:
         assert dump.field(pgdat, "pglist_data", "node_id") == nid
         start = dump.field(pgdat, "pglist_data", "node_start_pfn")
         spans.append((start, start + dump.field(pgdat, "pglist_data", "node_spanned_pages")))
-    assert spans[0][0] == 1
+    assert spans[0][0] in (0, 1)
     assert spans[-1][1] == dump.max_pfn
 
 
@@ -114,11 +116,12 @@ def test_the_release_is_where_the_symbols_say(dump: Dump) -> None:
     assert dump.read(at, 65).split(b"\0")[0].decode() == dump.info.release
 
 
-def test_symbols(dump: Dump) -> None:
+def test_symbols(dump: Dump, name: str) -> None:
     assert dump.symbols.source == "VMCOREINFO + kallsyms"
     assert dump.symbols["node_data"] == dump.info.symbol("node_data")
-    assert 0 < dump.symbols["vm_event_states"] < 1 << 20  # a per-CPU variable
-    assert is_canonical(dump.symbols["page_offset_base"])
+    # A per-CPU variable: its place in each CPU's area, or since 6.15 an address in the image like any other.
+    assert (dump.symbols["vm_event_states"] < 1 << 20) == ("deb72" not in name)
+    assert dump.symbols["page_offset_base"] in dump.regions.image
     with pytest.raises(SymbolError, match="the address of 'no_such_thing' is unknown"):
         dump.symbols["no_such_thing"]
 
@@ -127,17 +130,17 @@ def test_layout(dump: Dump, name: str) -> None:
     layout = dump.layout
     assert layout.source == "VMCOREINFO + BTF"
     assert layout.sizeof("page") == dump.sizeof_page == 64
+    assert layout.dtype("page", ["flags", "_refcount"])["flags"].kind == "u"
     assert layout.field("page", "_refcount").type == "atomic_t"
-    assert layout.offsetof("page", "compound_head") == 8
+    assert layout.offsetof("page", "compound_info" if "deb72" in name else "compound_head") == 8
     assert layout.lengthof("zone", "free_area") == 11
     assert layout.lengthof("free_area", "free_list") == layout.enumerator("MIGRATE_TYPES")
-    assert layout.sizeof("zone") * layout.lengthof("pglist_data", "node_zones") == layout.sizeof(
-        "pglist_data", "node_zones"
-    )
-    six_one = "deb61-" in name
-    assert layout.enumerator("PG_head") == (16 if six_one else 6)
-    assert layout.has("page", "compound_dtor") == six_one
-    assert layout.lengthof("per_cpu_pages", "lists") == 14
+    zones = layout.lengthof("pglist_data", "node_zones")
+    assert layout.sizeof("zone") * zones == layout.sizeof("pglist_data", "node_zones")
+    assert layout.enumerator("PG_head") == (16 if "deb5" in name or "deb61-" in name else 6)
+    assert layout.has("page", "compound_dtor") == ("deb5" in name or "deb61-" in name)
+    assert layout.lengthof("per_cpu_pages", "lists") == (3 if "deb5" in name else 14)
+    assert layout.has("per_cpu_pageset") == ("deb5" in name)
 
 
 def test_a_vmcoreinfo_that_another_kernel_wrote(dump: Dump, tmp_path: Path) -> None:
@@ -183,17 +186,15 @@ def test_every_free_list_as_the_kernel_counted_it(dump: Dump, name: str) -> None
 
 
 def test_the_page_array_as_the_kernel_showed_it(dump: Dump, name: str) -> None:
-    counts = np.frombuffer(gzip.decompress((DATA / name / "kpageflags.gz").read_bytes()), "<u8")
-    pages, exists = dump.pages(0, dump.max_pfn + 100, ["flags", "_mapcount"])
+    shown = np.frombuffer(gzip.decompress((DATA / name / "kpageflags.gz").read_bytes()), "<u8")[: dump.max_pfn]
+    pages, exists = dump.pages(0, dump.max_pfn + 100, ["flags", "_refcount"])
     assert exists[: dump.max_pfn].all()
-    assert len(counts) >= dump.max_pfn
-    # KPF_LRU and KPF_HEAD are a bit of their own in every kernel; KPF_BUDDY is what marks the head of a free block.
-    shown = counts[: dump.max_pfn]
-    for bit, flag in ((5, "PG_lru"), (32, "PG_reserved")):
-        mine = (pages["flags"][: dump.max_pfn] >> np.uint64(dump.layout.enumerator(flag))) & np.uint64(1)
-        moved = np.flatnonzero((shown >> np.uint64(bit) & np.uint64(1)) != mine)
-        # The truth was taken a moment before the dump; compound tails show their head's flags from 6.12 on.
-        assert len(moved) < dump.max_pfn // 100, flag
+    flag = np.uint64(dump.layout.enumerator("PG_reserved"))
+    assert np.array_equal(pages["flags"][: dump.max_pfn] >> flag & np.uint64(1), shown >> np.uint64(32) & np.uint64(1))
+    # Truth that is a moment older than the dump is right about nearly all pages.
+    free = (shown >> np.uint64(10) & np.uint64(1)).astype(bool)
+    in_use = np.count_nonzero(pages["_refcount"][: dump.max_pfn][free])
+    assert in_use <= (0 if "deb5" in name or "deb72" in name else dump.max_pfn // 1000)
 
 
 def test_pages_beyond_memory_do_not_exist(dump: Dump) -> None:
@@ -242,7 +243,9 @@ def test_types_of_an_absurd_size(dump: Dump) -> None:
 
 
 def test_kallsyms_where_vmcoreinfo_does_not_say_where(dumps: Callable[[str], Dump]) -> None:
-    """The real tables are cut apart in these images, so that there is nothing to be found by search."""
+    assert not any("kallsyms" in key for key in dumps("deb510-512m").info)
+    assert len(find_kallsyms(dumps("deb510-512m").info, dumps("deb510-512m").regions.image)) > 1000
+    # In the other images the tables are cut apart, so that there is nothing to be found by search.
     dump = dumps("deb61-256m")
     with pytest.raises(SymbolError, match="not found in the kernel's image"):
         find_kallsyms(without(dump, "kallsyms"), dump.regions.image)

@@ -25,10 +25,12 @@ from physmem.errors import PhysmemError
 from physmem.image.notes import vmcoreinfo_note
 from physmem.image.write import write_elf
 from physmem.kallsyms import Tables, read_tokens
+from physmem.kallsyms_search import find_tables
 from physmem.ranges import Ranges
 from physmem.structs.btf import Btf, Kind
 
 PAGE = 4096
+U64 = (1 << 64) - 1
 
 VARIABLES = """
     node_data page_offset_base vmemmap_base vmalloc_base __per_cpu_offset nr_cpu_ids __cpu_online_mask
@@ -38,6 +40,8 @@ VARIABLES = """
     zero_pfn huge_zero_page huge_zero_pfn huge_zero_folio movable_zone zone_names migratetype_names e820_table
     iomem_resource sysctl_lowmem_reserve_ratio compound_page_dtors
 """
+
+PER_CPU = "vm_event_states numa_node boot_pageset boot_zonestats boot_nodestats cpu_number"
 
 SYMBOLS = """
     _text _stext _etext _sdata _edata _end __bss_start __bss_stop __start_BTF __stop_BTF __start_rodata __end_rodata
@@ -107,7 +111,9 @@ def page_tables(dump: Dump, table: int, first: int, shift: int, regions: list[tu
     yield table
     for index, entry in enumerate(dump.tables.array(table, np.uint64, 512).tolist()):
         start = first + (index << shift)
-        start |= 0xFFFF << 48 if start >> 47 & 1 else 0
+        # Addresses are continued upwards with their topmost bit.
+        start |= (1 << 64) - (1 << 57) if start >> 56 & 1 else 0
+        start |= 0xFFFF << 48 if start >> 47 & 1 and dump.regions.levels == 4 else 0
         wanted = any(start < end and begin < start + (1 << shift) for begin, end in regions)
         if wanted and entry & 1 and shift > 12 and not (entry & 0x80 and shift < 39):
             yield from page_tables(dump, entry & 0x000FFFFFFFFFF000, start, shift - 9, regions)
@@ -125,27 +131,27 @@ def metadata(dump: Dump, kept: Kept) -> None:
         (regions.page_offset, regions.page_offset + (dump.max_pfn << 12)),
         (regions.vmemmap, regions.vmemmap + dump.max_pfn * dump.sizeof_page),
     ]
-    for table in page_tables(dump, regions.pgd, 0, 39, mapped):
+    for table in page_tables(dump, regions.pgd, 0, 48 if regions.levels == 5 else 39, mapped):
         kept.keep(table, PAGE)
     for name in VARIABLES.split():
         if name in dump.symbols:
             kept.keep_at(dump.symbols[name], 8192 if name == "node_data" else 1024)
     cpus = dump.s32(dump.symbols["nr_cpu_ids"])
     percpu = [dump.u64(dump.symbols["__per_cpu_offset"] + 8 * cpu) for cpu in range(cpus)]
-    for name in ("vm_event_states", "numa_node", "boot_pageset", "boot_zonestats", "boot_nodestats"):
+    for name in PER_CPU.split():
         for offset in percpu if name in dump.symbols else ():
-            kept.keep_at(dump.symbols[name] + offset, 1024)
+            kept.keep_at(dump.symbols[name] + offset & U64, 1024)
     for pgdat in dump.pgdats.values():
         kept.keep_at(pgdat, layout.sizeof("pglist_data"))
         for offset in percpu:
-            stats = dump.field(pgdat, "pglist_data", "per_cpu_nodestats") + offset
+            stats = dump.field(pgdat, "pglist_data", "per_cpu_nodestats") + offset & U64
             kept.keep_at(stats, layout.sizeof("per_cpu_nodestat"))
         for index in range(layout.lengthof("pglist_data", "node_zones")):
             zone = pgdat + layout.offsetof("pglist_data", "node_zones") + index * layout.sizeof("zone")
             kept.keep_at(dump.field(zone, "zone", "name"), 16)
-            for offset in percpu:
-                for field, tag in (("per_cpu_pageset", "per_cpu_pages"), ("per_cpu_zonestats", "per_cpu_zonestat")):
-                    kept.keep_at(dump.field(zone, "zone", field) + offset, layout.sizeof(tag))
+            for field in ("pageset", "per_cpu_pageset", "per_cpu_zonestats"):
+                for offset in percpu if layout.has("zone", field) else ():
+                    kept.keep_at(dump.field(zone, "zone", field) + offset & U64, 512)
     sections(dump, kept)
     resources(dump, kept, dump.symbols["iomem_resource"])
     table = dump.u64(dump.symbols["e820_table"])
@@ -228,32 +234,37 @@ def types(dump: Dump, makers: Any) -> bytes:
 
 def symbols(dump: Dump, kept: Kept, stop_btf: int, makers: Any) -> int:
     """The symbols of what is kept, in place of the kernel's; returns how many they are."""
-    tables = Tables.of(dump.info)
-    assert tables is not None
-    assert tables.relative_base is not None
     image = dump.regions.image
+    stext = dump.info.symbol("_stext")
+    told = Tables.of(dump.info)
+    tables = told or next(find_tables(dump.memory, image.phys(stext), stext))
     pages = set(kept.pages)
-    named = SYMBOLS.split()
-    chosen = []
+    named = SYMBOLS.split() + PER_CPU.split()
+    chosen = set()
     for name in dump.symbols:
         address = dump.symbols[name]
         known = address in image and (image.phys(address) & -PAGE) in pages
         if name in named or address < 1 << 31 or (known and not name.startswith(("__UNIQUE", "___", "__func"))):
-            chosen.append((address, name))
+            chosen.add((stop_btf if name == "__stop_BTF" else address, name))
     table, index = read_tokens(tables, image)
     tokens = {i: table[first : table.index(b"\0", first)] for i, first in enumerate(index.tolist())}
-    chosen = sorted((stop_btf if name == "__stop_BTF" else address, name) for address, name in set(chosen))
-    base = image.u64(tables.relative_base)
     made = makers.make_kallsyms(
-        [("D" + name, address) for address, name in chosen],
-        base,
+        [("D" + name, address) for address, name in sorted(chosen)],
+        stext,
         tables.offsets,
+        "place" if tables.relative_base is None else "percpu",
         tokens=tokens,
-        order=["offsets", "relative_base", "num_syms", "names", "token_table", "token_index"],
     )
+    if told is None:
+        # Nobody says where they are: they are found by what they look like, all in one piece.
+        kept.put(tables.offsets, made.data)
+        return len(chosen)
     starts = [*made.places.values(), len(made.data)]
     for part, end in zip(made.places, starts[1:], strict=True):
-        kept.put(getattr(tables, part), made.data[made.places[part] : end])
+        if part == "relative_base":
+            kept.put(tables.relative_base, made.data[made.places[part] : end])
+        elif part != "markers":
+            kept.put(getattr(tables, part), made.data[made.places[part] : end])
     return len(chosen)
 
 
@@ -271,8 +282,7 @@ def main(source: str, target: str) -> None:
         start = dump.symbols["__start_BTF"]
         count = symbols(dump, kept, start + len(data), makers)
         kept.put(start, data)
-        text = next(note.desc for note in dump.image.notes if note.name == "VMCOREINFO")
-        write_elf(target, kept, [vmcoreinfo_note(text)], virt_of=dump.page_offset)
+        write_elf(target, kept, [vmcoreinfo_note(dump.info.encode())], virt_of=dump.page_offset)
         print(f"{target}: {len(kept.pages)} pages, {count} symbols, {len(data)} bytes of types")
 
 
