@@ -19,6 +19,7 @@ from kernelmm import gfp
 from kernelmm.machine import Machine
 from physmem import abi, address
 from physmem.convert import convert, opened
+from physmem.distill import distill
 from physmem.dump import Dump, open_dump
 from physmem.image import open_image
 from physmem.image.save import Target
@@ -190,6 +191,19 @@ def test_drgn_reads_what_was_converted(image: Path, name: str, tmp_path: Path) -
         expected = [dump.read(va, 64).hex() for va in addresses]
     script = f"for va in {addresses}: print(prog.read(va, 64).hex())"
     assert drgn(script, tmp_path / name, tmp_path)[-3:] == expected
+
+
+@needs("drgn")
+@pytest.mark.parametrize("image", [ORACLE / "n128_s1" / "A.vmcore.xz", VMCORES / "deb612-256m" / "image.vmcore.xz"])
+def test_drgn_reads_what_was_distilled(image: Path, tmp_path: Path) -> None:
+    """By way of its page tables; as kdump with zstd for the newer one, as ELF for the one that drgn needs it for."""
+    name = tmp_path / ("out.vmcore" if "oracle" in str(image) else "out.kdump")
+    with open_dump(image) as dump:
+        distill(dump, Target.of(name, compression="zstd" if name.suffix == ".kdump" else None))
+        addresses = [dump.pgdats[0], dump.mem_map + 64 * 5000, dump.symbols["node_data"]]
+        expected = [dump.read(va, 8).hex() for va in addresses]
+    script = f"for va in {addresses}: print(prog.read(va, 8).hex())"
+    assert drgn(script, name, tmp_path)[-3:] == expected
 
 
 @needs("gdb")
