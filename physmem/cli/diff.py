@@ -73,6 +73,10 @@ def _json(found: Difference) -> dict[str, object]:
                 {"old": old.value, "new": new.value, "pages": count}
                 for (old, new), count in pages.transitions.most_common()
             ],
+            "zones": [
+                {"zone": zone, "old": old.value, "new": new.value, "pages": count}
+                for (zone, old, new), count in pages.zones.most_common()
+            ],
             "fields": dict(pages.fields.most_common()),
             "listed": [
                 {
@@ -83,6 +87,10 @@ def _json(found: Difference) -> dict[str, object]:
                 }
                 for page in pages.listed
             ],
+        },
+        "free_blocks": {
+            kind: [{"zone": zone, "order": order, "blocks": n} for (zone, order), n in sorted(counts.items())]
+            for kind, counts in found.blocks.kinds().items()
         },
         "only_a": [[hex64(start), hex64(end)] for start, end in found.only_a],
         "only_b": [[hex64(start), hex64(end)] for start, end in found.only_b],
@@ -119,6 +127,7 @@ def _text(found: Difference, list_pages: bool) -> None:
         click.echo("pageblocks")
         for block in found.pageblocks:
             click.echo(f"  pfn {block.pfn:<10} {block.old} -> {block.new}")
+    _text_blocks(found)
     _text_pages(found, list_pages)
     for name, only in (("first", found.only_a), ("second", found.only_b)):
         if only:
@@ -129,6 +138,15 @@ def _text(found: Difference, list_pages: bool) -> None:
         click.echo("no difference")
 
 
+def _text_blocks(found: Difference) -> None:
+    if found.blocks:
+        click.echo("free blocks")
+    for kind, counts in found.blocks.kinds().items():
+        for zone in sorted({zone for zone, _ in counts}):
+            orders = sorted((order, n) for (name, order), n in counts.items() if name == zone)
+            click.echo(f"  {kind + ':':8} {zone}: {', '.join(f'{n} of order {order}' for order, n in orders)}")
+
+
 def _text_pages(found: Difference, list_pages: bool) -> None:
     pages = found.pages
     if not pages.count:
@@ -137,6 +155,10 @@ def _text_pages(found: Difference, list_pages: bool) -> None:
     for (old, new), count in pages.transitions.most_common():
         what = f"{old.value} -> {new.value}" if old is not new else f"{old.value}, as before"
         click.echo(f"  {what:32} {count}")
+    for zone in sorted({zone for zone, _, _ in pages.zones}):
+        moved = {f"{old.value} -> {new.value}": n for (name, old, new), n in pages.zones.items() if name == zone}
+        told = ", ".join(f"{what} {n}" for what, n in sorted(moved.items(), key=lambda row: (-row[1], row[0])))
+        click.echo(f"  {zone}: {told}")
     click.echo(f"  fields: {', '.join(f'{name} {count}' for name, count in pages.fields.most_common())}")
     if list_pages:
         rows = [

@@ -9,12 +9,13 @@ by field.  Memory that only one of the images has is reported apart: it is no di
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from physmem.dump import Dump
 from physmem.errors import AbsentError, AddressError, PhysmemError, UnsupportedError, UsageError
+from physmem.inspect.diff.blocks import BlockChanges, compare_blocks
 from physmem.inspect.diff.leaves import FieldChange, changes
 from physmem.inspect.diff.objects import Object, objects
 from physmem.inspect.diff.pages import PageChange, PageChanges, compare_pages
@@ -24,7 +25,16 @@ from physmem.inspect.sections import ABSENT, NO_SECTION, PageblockFormat, pagebl
 from physmem.inspect.zones import populated_zones
 from physmem.ranges import Ranges
 
-__all__ = ["Difference", "FieldChange", "ObjectChange", "PageChange", "PageChanges", "PageblockChange", "diff"]
+__all__ = [
+    "BlockChanges",
+    "Difference",
+    "FieldChange",
+    "ObjectChange",
+    "PageChange",
+    "PageChanges",
+    "PageblockChange",
+    "diff",
+]
 
 #: What a kernel writes into its VMCOREINFO only when it crashes.
 _AT_CRASH = {"CRASHTIME"}
@@ -51,6 +61,7 @@ class PageblockChange:
 class Difference:
     """All that changed.
 
+    :ivar blocks: what became of free blocks
     :ivar only_a: physical memory that only the first image has
     :ivar only_b: and that only the second one has
     :ivar not_compared: what is absent from one of the images, in words
@@ -62,6 +73,7 @@ class Difference:
     only_a: Ranges
     only_b: Ranges
     not_compared: tuple[str, ...]
+    blocks: BlockChanges = field(default_factory=BlockChanges)
 
     def __bool__(self) -> bool:
         """Whether anything changed."""
@@ -91,6 +103,7 @@ def diff(a: Dump, b: Dump) -> Difference:
         a.memory.ranges.difference(b.memory.ranges),
         b.memory.ranges.difference(a.memory.ranges),
         tuple(not_compared),
+        compare_blocks(*lists),
     )
 
 

@@ -16,14 +16,16 @@ from physmem.dump import Dump
 from physmem.inspect.cpus import online_cpus, per_cpu
 from physmem.inspect.diff.leaves import Labels, Leaf, field_leaves, struct_leaves
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.zones import Node, nodes, stat_items
+from physmem.inspect.zoneformat import ZoneFormat
+from physmem.inspect.zones import Node, nodes
 from physmem.structs.layout import Layout
 
 __all__ = ["Object", "labels", "objects"]
 
 _NODE_FIELDS = (
     *("nr_zones", "node_start_pfn", "node_present_pages", "node_spanned_pages", "node_id"),
-    *("kswapd_wait", "kswapd_max_order", "classzone_idx"),
+    *("kswapd_wait", "kswapd_max_order", "classzone_idx", "kswapd_order", "kswapd_highest_zoneidx", "kswapd_failures"),
+    "vm_stat",
 )
 
 
@@ -56,15 +58,24 @@ def labels(layout: Layout) -> Labels:
     """Names for the elements of arrays: of migratetypes, statistics and events rather than their numbers."""
     migratetypes = PageFormat(layout).migratetypes
     events = {value: name for name, value in layout.enum("vm_event_item").items()}
-    items = stat_items(layout)
+    form = ZoneFormat(layout)
+    items = form.zone_stats()
+    lists = [f"order {kind.order} {kind.name}" for kind in form.pcp_kinds(migratetypes, _list_count(layout, form))]
     return {
         ("zone", "vm_stat"): items,
-        ("zone", "watermark"): ("min", "low", "high"),
+        ("zone", form.watermark): ("min", "low", "high", "promo"),
+        ("zone", form.numa): form.numa_stats(),
+        ("pglist_data", "vm_stat"): form.node_stats(),
         ("free_area", "free_list"): migratetypes,
-        ("per_cpu_pages", "lists"): migratetypes,
-        ("per_cpu_pageset", "vm_stat_diff"): items,
-        ("vm_event_state", "event"): [events[i] for i in range(layout.lengthof("vm_event_state", "event"))],
+        ("per_cpu_pages", "lists"): migratetypes if form.pcp else lists,
+        (form.counters_tag, "vm_stat_diff"): items,
+        (form.counters_tag, form.numa_diff): form.numa_stats(),
+        ("vm_event_state", "event"): [events.get(i, str(i)) for i in range(layout.lengthof("vm_event_state", "event"))],
     }
+
+
+def _list_count(layout: Layout, form: ZoneFormat) -> int:
+    return layout.lengthof(form.pageset_tag, f"{form.pcp}.lists" if form.pcp else "lists")
 
 
 def objects(dump: Dump) -> Iterator[Object]:
@@ -76,12 +87,24 @@ def objects(dump: Dump) -> Iterator[Object]:
     found = nodes(dump)
     for node in found:
         yield from _node(dump.layout, node, names)
-    items = [Leaf(item, 8 * i, 8, signed=True) for i, item in enumerate(stat_items(dump.layout))]
-    yield Object("vm_stat", dump.symbols["vm_stat"], 8 * len(items), lambda: items, ((0, 8 * len(items)),))
+    form = ZoneFormat(dump.layout)
+    # One table before 4.8, then one for zones and one for nodes, and since 4.14 one for NUMA.
+    split = bool(form.node_stats())
+    yield _table(dump, "vm_zone_stat" if split else "vm_stat", form.zone_stats())
+    if split:
+        yield _table(dump, "vm_node_stat", form.node_stats())
+    if form.numa:
+        yield _table(dump, form.numa, form.numa_stats())
     yield from _pagesets(dump, found, names)
     for cpu in online_cpus(dump):
         address = per_cpu(dump, dump.symbols["vm_event_states"], cpu)
         yield _whole(dump.layout, f"events of CPU {cpu}", "vm_event_state", address, names)
+
+
+def _table(dump: Dump, symbol: str, items: tuple[str, ...]) -> Object:
+    """A variable that is an array of statistics."""
+    leaves = [Leaf(item, 8 * i, 8, signed=True) for i, item in enumerate(items)]
+    return Object(symbol, dump.symbols[symbol], 8 * len(items), lambda: leaves, ((0, 8 * len(items)),))
 
 
 def _node(layout: Layout, node: Node, names: Labels) -> Iterator[Object]:
@@ -99,13 +122,17 @@ def _node(layout: Layout, node: Node, names: Labels) -> Iterator[Object]:
 
 def _pagesets(dump: Dump, found: list[Node], names: Labels) -> Iterator[Object]:
     seen = set()
+    form = ZoneFormat(dump.layout)
     for cpu in online_cpus(dump):
         for zone in (zone for node in found for zone in node.zones):
             address = per_cpu(dump, zone.pageset, cpu)
             if address not in seen:
                 seen.add(address)
                 name = f"{zone} CPU {cpu}" if zone.populated else f"boot_pageset CPU {cpu}"
-                yield _whole(dump.layout, name, "per_cpu_pageset", address, names)
+                yield _whole(dump.layout, name, form.pageset_tag, address, names)
+                if form.counters != form.pageset:
+                    counters = per_cpu(dump, zone.counters, cpu)
+                    yield _whole(dump.layout, f"statistics of {name}", form.counters_tag, counters, names)
 
 
 def _whole(layout: Layout, name: str, tag: str, address: int, names: Labels) -> Object:
