@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 import physmem  # noqa: F401  (decides, before any hot room is imported, which engine runs)
 
 if TYPE_CHECKING:
+    from kernelmm.debug.access import PageFault
+    from kernelmm.debug.options import Debug
     from kernelmm.machine import Machine
     from kernelmm.study.reporter import VmBugOn
 
-__all__ = ["Machine", "VmBugOn"]
+__all__ = ["Debug", "Machine", "PageFault", "VmBugOn"]
 
 
 def __getattr__(name: str) -> object:
@@ -30,6 +32,14 @@ def __getattr__(name: str) -> object:
         from kernelmm.machine import Machine
 
         return Machine
+    if name == "Debug":
+        from kernelmm.debug.options import Debug
+
+        return Debug
+    if name == "PageFault":
+        from kernelmm.debug.access import PageFault
+
+        return PageFault
     if name == "VmBugOn":
         from kernelmm.study.reporter import VmBugOn
 

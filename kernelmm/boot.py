@@ -18,6 +18,7 @@ from kernelmm.bringup.kernel import N_CPU, N_MEMORY, N_ONLINE, N_POSSIBLE, Kerne
 from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, RELEASE, LinkMap, link, linux_banner, load
 from kernelmm.bringup.live import LiveImage
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.meminit import mem_init_print_info
 from kernelmm.bringup.memmap import memmap_init_zone
 from kernelmm.bringup.printk import printk
 from kernelmm.bringup.release import dma_contiguous_reserve, free_all_bootmem, init_cma_reserved_areas
@@ -29,7 +30,10 @@ from kernelmm.bringup.vmcoreinfo import crash_save_vmcoreinfo_init, vmcoreinfo
 from kernelmm.bringup.watermarks import init_per_zone_wmark_min
 from kernelmm.bringup.zones import find_dma_reserve, zone_sizes_init
 from kernelmm.core.mm import Mm
+from kernelmm.debug.aids import install, page_ext_init
+from kernelmm.debug.options import NO_DEBUG, Debug, early_params
 from kernelmm.pressure import kswapd, owners
+from kernelmm.study.faults import setup_fail_page_alloc
 from physmem.dump import Dump
 from physmem.e820 import MemoryMap
 from physmem.errors import UnsupportedError, UsageError
@@ -62,6 +66,8 @@ class BootConfig:
     :ivar cma: bytes for contiguous allocations (``cma=``)
     :ivar reserved: physical ranges to leave alone
     :ivar zonelist_order: ``default``, ``node`` or ``zone`` (``numa_zonelist_order=``)
+    :ivar fail_page_alloc: allocations to fail from boot on (``fail_page_alloc=interval,probability,space,times``)
+    :ivar debug: debugging aids of the page allocator
     :ivar gbpages: the CPU has pages of 1 GiB
     :ivar deferred: write a page's ``struct page`` when its block is first used, not at boot
     """
@@ -75,6 +81,8 @@ class BootConfig:
     cma: int = 0
     reserved: tuple[tuple[int, int], ...] = ()
     zonelist_order: str = "default"
+    fail_page_alloc: str = ""
+    debug: Debug = NO_DEBUG
     gbpages: bool = True
     deferred: bool = True
 
@@ -99,6 +107,7 @@ def boot(config: BootConfig) -> Booted:
     :raises UsageError: there cannot be such a machine, or it has too little memory to boot
     :raises UnsupportedError: the kernel's build is not one that can be booted here
     """
+    config = replace(config, kernel=config.debug.build(config.kernel))
     _check(config)
     if config.mem:
         config = replace(config, memory=config.memory.limited(config.mem), mem=0)
@@ -159,6 +168,7 @@ def _load_address(frames: Ranges, config: Config) -> int:
 
 def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: LinkMap) -> None:
     """``setup_arch``: from the memory map to empty zones."""
+    early_params(kernel, config.debug)
     memblock.reserve(image.start, image.end)
     # e820 and memblock_x86_fill: page 0 and the BIOS are not to be used, nor what is not a whole page.
     usable = kernel.ram.ranges - Ranges([(0, PAGE_SIZE), _BIOS])
@@ -169,7 +179,8 @@ def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: Li
     memblock.reserve(0, _RESERVE_LOW)
     for start, end in config.reserved:
         memblock.reserve(start, end)
-    tables.init_mem_mapping(kernel, memblock, usable.end, config.gbpages)
+    largest = 12 if config.kernel.small_pages else 30 if config.gbpages else 21
+    tables.init_mem_mapping(kernel, memblock, usable.end, largest)
     memblock.current_limit = usable.end
     initmem_init(kernel, memblock, config)
     if config.cma:
@@ -236,9 +247,10 @@ def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig) -> Dump
     printk(kernel, f"{built}.  Total pages: {kernel.var('vm_total_pages')}")
     memblock.store(kernel)
     dump = start_mm(kernel, config.cpus)
-    free = free_all_bootmem(kernel, memblock) * PAGE_SIZE >> 10
-    present = sum(kernel.get(zone.at, "zone.present_pages") for zone in kernel.zones()) * PAGE_SIZE >> 10
-    printk(kernel, f"Memory: {free}K/{present}K available ({present - free}K reserved)")
+    install(kernel)
+    free_all_bootmem(kernel, memblock)
+    printk(kernel, mem_init_print_info(kernel))
+    page_ext_init(kernel)
     pagesets.setup_per_cpu_pageset(kernel)
     kernel_init(kernel, config, node_of)
     return dump
@@ -258,6 +270,8 @@ def kernel_init(kernel: Kernel, config: BootConfig, node_of: list[int]) -> None:
     init_per_zone_wmark_min(kernel)
     for nid in kernel.nodes(N_MEMORY):
         kswapd.kswapd_run(kernel.mm, nid)
+    if config.fail_page_alloc:
+        setup_fail_page_alloc(kernel.mm, config.fail_page_alloc)
 
 
 def set_cpus(kernel: Kernel, count: int, masks: tuple[str, ...]) -> None:

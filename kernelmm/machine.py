@@ -27,9 +27,12 @@ from kernelmm.core import compound, entry, free, mmzone, pcp
 from kernelmm.core.entry import __alloc_pages_nodemask as alloc_pages_from
 from kernelmm.core.free import __free_pages as free_struct_pages
 from kernelmm.core.mm import Mm
+from kernelmm.debug import access
+from kernelmm.debug.aids import install
 from kernelmm.page_view import PageView
 from kernelmm.study import script as page_script
 from kernelmm.study.debug_vm import DebugVm
+from kernelmm.study.faults import FaultAttr, fail_page_alloc_debugfs, setup_fail_page_alloc
 from kernelmm.study.reporter import Reporter
 from kernelmm.study.run import MEMORY_FAULTS, Run, memory_fault
 from kernelmm.study.script import Script
@@ -67,9 +70,10 @@ class Machine:
         """Attach to a dump; or take over a kernel that runs already, on the memory that the dump shows."""
         self.mm = attach(dump) if mm is None else mm
         self.dump = dump.over(self.mm.ram)
-        self.console = Reporter(dump.layout, self.mm.hz)
+        self.console = Reporter(dump.layout, self.mm.hz, self.kernel, dump.info.get("OSRELEASE", "4.0.0"))
         self.mm.reporter = self.console
         self.mm.checker = DebugVm(dump.layout, self.console)
+        install(self.kernel)
         # The caller's name, in messages: a machine that runs has a process 1.
         self.mm.comm, self.mm.pid = "init", 1
 
@@ -333,6 +337,7 @@ class Machine:
     @debug_vm.setter
     def debug_vm(self, on: bool) -> None:
         self.mm.debug_vm = on
+        self.mm.set_debugging()
 
     @contextmanager
     def trace(self, sink: Callable[[Event], None] | None = None) -> Iterator[Tracer]:
@@ -371,6 +376,42 @@ class Machine:
         from physmem.inspect.explain import explain_address
 
         return explain_address(self.dump, addr)
+
+    # -- memory by kernel address --------------------------------------------
+
+    def read(self, addr: int, size: int = 8) -> bytes:
+        """What is at a kernel address, through the page tables: a frame that has no mapping cannot be seen.
+
+        :raises PageFault: it is not mapped; the oops is on the console
+        """
+        return access.read(self.kernel, addr, size)
+
+    def write(self, addr: int, data: bytes) -> None:
+        """Store at a kernel address, through the page tables; raises as :meth:`read` does."""
+        access.write(self.kernel, addr, data)
+
+    # -- debugging aids ------------------------------------------------------
+
+    def page_owner(self) -> str:
+        """Who has allocated which page, as /sys/kernel/debug/page_owner says; per-cpu lists are drained, as there.
+
+        :raises UsageError: the machine was not booted with ``page_owner``
+        """
+        if self.mm.aids is None or self.mm.aids.owner is None:
+            raise UsageError("page_owner is not on: the machine was booted without it")
+        with self.on_cpu(self.cpu), self._operation("page_owner"):
+            return "".join(f"{line}\n" for line in self.mm.aids.owner.read(self.mm))
+
+    def fail_page_alloc(self, parameter: str | None = None, **attributes: int) -> FaultAttr:
+        """Make allocations fail on purpose; what is to fail from now on.
+
+        :param parameter: as on the kernel's command line: ``"<interval>,<probability>,<space>,<times>"``
+        :param attributes: fields of :class:`~kernelmm.study.faults.FaultAttr`; the others stay as they are
+        :raises UsageError: the parameter is malformed, or there is no such attribute
+        """
+        if parameter is not None:
+            setup_fail_page_alloc(self.mm, parameter)
+        return fail_page_alloc_debugfs(self.mm, **attributes)
 
     # -- tuning --------------------------------------------------------------
 

@@ -73,6 +73,14 @@ __offline_isolated_pages is_free_buddy_page
 ELSEWHERE = {
     "bad_page": "kernelmm.core.mm.Mm.bad_page",
     "warn_alloc_failed": "kernelmm.study.reporter.Reporter.warn_alloc_failed",
+    "should_suppress_show_mem": "kernelmm.study.reporter.Reporter.should_suppress_show_mem",
+    "free_tail_pages_check": "kernelmm.study.debug_vm.DebugVm.free_tail_pages_check",
+    "early_debug_pagealloc": "kernelmm.debug.options.early_params",
+    "debug_guardpage_minorder_setup": "kernelmm.debug.options.early_params",
+    "need_debug_guardpage": "kernelmm.debug.aids.page_ext_init",
+    "init_debug_guardpage": "kernelmm.debug.aids.page_ext_init",
+    "set_page_guard": "kernelmm.debug.aids.Aids.set_page_guard",
+    "clear_page_guard": "kernelmm.debug.aids.Aids.merge_guard",
     "page_outside_zone_boundaries": "kernelmm.study.debug_vm.DebugVm.bad_range",
     "page_is_consistent": "kernelmm.study.debug_vm.DebugVm.bad_range",
     "bad_range": "kernelmm.study.debug_vm.DebugVm.bad_range",
@@ -87,7 +95,6 @@ ELSEWHERE = {
     "__zone_watermark_ok": "kernelmm.core.watermark.leaves_enough",
     "zone_local": "kernelmm.core.alloc.get_page_from_freelist",
     "__perform_reclaim": "kernelmm.pressure.slowpath.__alloc_pages_direct_reclaim",
-    "make_alloc_exact": "kernelmm.core.entry.alloc_pages_exact",
     "get_pageblock_bitmap": "kernelmm.core.mmzone.pageblock_word",
     "pfn_to_bitidx": "kernelmm.core.mmzone.pageblock_word",
     "get_pfnblock_flags_mask": "kernelmm.core.mmzone.pageblock_migratetype",
@@ -99,24 +106,11 @@ ELSEWHERE = {
 }
 
 _BRINGUP = "bringing a machine of one's own up"
-_TEXT = "text of a report that is not printed"
 _HOTPLUG = "CPU and memory hotplug"
 _SYSCTL = "a sysctl's file in /proc; the value itself is in memory and can be set there"
-_GUARD = "guard pages (CONFIG_DEBUG_PAGEALLOC) are not in the kernels whose layout is supported"
-_KMEM = "kernel memory of a memory cgroup; without CONFIG_MEMCG_KMEM it is the plain allocation"
 
 #: Why a function that is found nowhere is not there.
 NOT_MODELLED = {
-    **dict.fromkeys(("early_debug_pagealloc", "need_debug_guardpage", "init_debug_guardpage"), _GUARD),
-    **dict.fromkeys(("debug_guardpage_minorder_setup", "set_page_guard", "clear_page_guard"), _GUARD),
-    "free_tail_pages_check": "an assertion of CONFIG_DEBUG_VM that is not among those checked",
-    "mark_free_pages": "hibernation",
-    "setup_fail_page_alloc": "a boot parameter; the attributes are in memory and can be set there",
-    "fail_page_alloc_debugfs": "files in debugfs; the attributes are in memory and can be set there",
-    **dict.fromkeys(("should_suppress_show_mem", "show_node", "skip_free_areas_node"), _TEXT),
-    **dict.fromkeys(("show_migration_types", "show_free_areas", "si_meminfo", "si_meminfo_node"), _TEXT),
-    **dict.fromkeys(("alloc_kmem_pages", "alloc_kmem_pages_node", "__free_kmem_pages", "free_kmem_pages"), _KMEM),
-    "alloc_pages_exact_nid": "alloc_pages_exact with a node; nothing here needs it",
     **dict.fromkeys(
         words(
             "nr_free_zone_pages nr_free_buffer_pages nr_free_pagecache_pages zoneref_set_zone build_zonelists_node "
@@ -155,10 +149,9 @@ NOT_MODELLED = {
         _SYSCTL,
     ),
     "free_highmem_page": "there is no high memory on 64 bits",
-    "mem_init_print_info": _TEXT,
     "alloc_large_system_hash": "hash tables of other subsystems",
     **dict.fromkeys(("page_alloc_cpu_notify", "zone_pcp_update", "zone_pcp_reset"), _HOTPLUG),
-    **dict.fromkeys(("is_pageblock_removable_nolock", "__offline_isolated_pages"), _HOTPLUG),
+    "__offline_isolated_pages": _HOTPLUG,
 }
 
 _HEAD = """# Every function of mm/page_alloc.c

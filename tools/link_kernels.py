@@ -31,7 +31,7 @@ def data(name: str, config: str, start: int) -> dict[str, object]:
 
 
 def main() -> None:
-    for config in ("numa", "up"):
+    for config in ("numa", "up", "numa-debug", "up-debug"):
         for suffix, start in (("", PHYSICAL_START), ("-low", LOW_START)):
             name = f"kernelmm-4.0.0-{config}{suffix}"
             path = ROOT / "physmem" / "structs" / "known" / f"{name}.json"

@@ -177,7 +177,10 @@ def load(kernel: Kernel, image: LinkMap) -> None:
         if variable.exists(image.layout) and variable.ctype in SCALARS:
             for index, value in enumerate(variable.initial):
                 kernel.set_var(variable.name, value, index)
-    kernel.set_var("jiffies_64", initial_jiffies(image.layout.constant("HZ")))
+    hz = image.layout.constant("HZ")
+    for index, value in enumerate((5 * hz, 10), 1 if kernel.smp else 0):
+        kernel.set_var("nopage_rs", value, index)
+    kernel.set_var("jiffies_64", initial_jiffies(hz))
 
 
 def linux_banner() -> str:

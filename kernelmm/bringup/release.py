@@ -87,7 +87,7 @@ def _free_largest_blocks(kernel: Kernel, start: int, end: int) -> int:
     """
     at = address.page_off(kernel.mm, address.pfn_to_page(kernel.mm, start))
     span = kernel.ram.span(at) if isinstance(kernel.ram, DeferredRam) else None
-    if span is None:
+    if span is None or kernel.mm.debug_pages:
         free_pages_bootmem(kernel, start, LARGEST)
         return BLOCK
     blocks = min((end - start) // BLOCK, (span.end - at) // (BLOCK * abi.SIZEOF_PAGE))

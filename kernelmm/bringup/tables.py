@@ -103,8 +103,8 @@ def _fill(
             _fill(kernel, entry & PTE_ADDRESS, level - 9, (low, high, phys + low - va), shift, prot, alloc)
 
 
-def split_mem_range(start: int, end: int, memblock: Memblock, gbpages: bool = True) -> list[Piece]:
-    """``split_mem_range``: which pages to map physical [start, end) by.
+def split_mem_range(start: int, end: int, memblock: Memblock, largest: int = PUD_SHIFT) -> list[Piece]:
+    """``split_mem_range``: which pages to map physical [start, end) by, of 2^largest bytes at most.
 
     1 GiB in the middle, then outwards 2 MiB and 4 KiB, as alignment allows; but an edge gets larger
     pages after all if there is memory all around it.
@@ -121,19 +121,19 @@ def split_mem_range(start: int, end: int, memblock: Memblock, gbpages: bool = Tr
         for larger in (PMD_SHIFT, PUD_SHIFT):
             if shift < larger and memblock.is_memory(round_down(low, 1 << larger), round_up(high, 1 << larger)):
                 shift = larger
-        shift = min(shift, PUD_SHIFT if gbpages else PMD_SHIFT)
+        shift = min(shift, largest)
         if pieces and pieces[-1].shift == shift:
             low = pieces.pop().start
         pieces.append(Piece(low, high, shift))
     return pieces
 
 
-def init_mem_mapping(kernel: Kernel, memblock: Memblock, end: int, gbpages: bool = True) -> None:
+def init_mem_mapping(kernel: Kernel, memblock: Memblock, end: int, largest: int = PUD_SHIFT) -> None:
     """``init_mem_mapping``: the direct map of all memory below ``end``, and of the ISA range.
 
-    :param gbpages: the CPU has pages of 1 GiB
+    :param largest: log2 of the bytes of the largest pages (``page_size_mask``)
     """
-    direct = _DirectMap(kernel, memblock, gbpages)
+    direct = _DirectMap(kernel, memblock, largest)
     direct.init_memory_mapping(0, ISA_END_ADDRESS)
     direct.top_down(ISA_END_ADDRESS, end)
 
@@ -145,10 +145,10 @@ class _DirectMap:
     :ivar highest: up to this one
     """
 
-    def __init__(self, kernel: Kernel, memblock: Memblock, gbpages: bool) -> None:
+    def __init__(self, kernel: Kernel, memblock: Memblock, largest: int) -> None:
         self.kernel = kernel
         self.memblock = memblock
-        self.gbpages = gbpages
+        self.largest = largest
         self.lowest = self.highest = 0
         self.early = kernel.phys(kernel.symbols["__brk_base"])
         self.early_end = self.early + EARLY_PGT_PAGES * PAGE_SIZE
@@ -166,7 +166,7 @@ class _DirectMap:
 
     def init_memory_mapping(self, start: int, end: int) -> None:
         """``init_memory_mapping``: map physical [start, end)."""
-        for piece in split_mem_range(start, end, self.memblock, self.gbpages):
+        for piece in split_mem_range(start, end, self.memblock, self.largest):
             va = self.kernel.va(piece.start)
             map_range(self.kernel, va, va + piece.end - piece.start, piece.start, piece.shift, self.alloc_low_page)
         self.highest = max(self.highest, end)

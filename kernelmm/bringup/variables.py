@@ -41,6 +41,11 @@ MAX_CMA_AREAS = 8
 #: kref, the six strings of 65 bytes of a new_utsname, user_ns, and ns_common.
 SIZEOF_UTS_NAMESPACE = 432
 
+#: Bytes for the names of the allocator's callers, on kernels with debugging aids.
+CALLER_SYMBOLS = 1 << 18
+#: FAULT_ATTR_INITIALIZER up to its count: every time, once, and verbosely.
+_FAULT_ATTR = [0, 0, 1, 0, 1, 0, 2, 0, 0, 0, 32, 0, 0, 0, -1, -1]
+
 _Number = int | str | Callable[[Layout], int]
 
 
@@ -51,7 +56,8 @@ class Variable:
     :ivar ctype: type of an element: a key of :data:`SCALARS`, or ``struct`` and a tag
     :ivar count: elements: a number, the name of a constant of the layout, or a function of the layout
     :ivar initial: what the first elements are before boot; the others are zero
-    :ivar only: the kernels that have it: ``smp``, ``numa``, ``no-numa``, ``cma``, or empty for all
+    :ivar only: the kernels that have it: ``smp``, ``up``, ``numa``, ``no-numa``, the tag of a struct
+        (``cma``, ``page_ext``), or empty for all
     """
 
     name: str
@@ -65,7 +71,8 @@ class Variable:
     def exists(self, layout: Layout) -> bool:
         """Whether a kernel with this layout has the variable."""
         numa = layout.has("zone", "node")
-        have = {"": True, "smp": layout.has("per_cpu_pageset", "stat_threshold"), "numa": numa, "no-numa": not numa}
+        smp = layout.has("per_cpu_pageset", "stat_threshold")
+        have = {"": True, "smp": smp, "up": not smp, "numa": numa, "no-numa": not numa}
         return have[self.only] if self.only in have else layout.has(self.only)
 
     def elements(self, layout: Layout) -> int:
@@ -116,8 +123,9 @@ VARIABLES = (
     Variable("vm_stat", "long", _zone_stat_items, align=CACHE_LINE),
     Variable("vm_event_states", "struct vm_event_state", percpu=True),
     Variable("boot_pageset", "struct per_cpu_pageset", percpu=True),
-    # fault injection: a fault_attr (interval 1, once, verbose), then what to leave alone and the least order
-    Variable("fail_page_alloc", "int", 36, [0, 0, 1, 0, 1, 0, 2, *[0] * 25, 1, 1, 1]),
+    # fault injection: a fault_attr, in which SMP has a lock more; then what to leave alone, and the least order
+    Variable("fail_page_alloc", "int", 36, [*_FAULT_ATTR, *[0] * 8, 10, *[0] * 7, 1, 1, 1], only="smp"),
+    Variable("fail_page_alloc", "int", 34, [*_FAULT_ATTR, *[0] * 7, 10, *[0] * 6, 1, 1, 1], only="up"),
     Variable("net_rand_state", "unsigned int", 4, percpu=True),
     # nodes
     Variable("mem_map", "pointer", only="no-numa"),
@@ -181,6 +189,21 @@ VARIABLES = (
     Variable("vmcoreinfo_size", "unsigned long"),
     Variable("vmcoreinfo_data", "char", PAGE_SIZE, align=PAGE_SIZE),
     Variable("vmcoreinfo_note", "char", PAGE_SIZE + CACHE_LINE),
+    # how often failed allocations are reported: a ratelimit_state, of 5 seconds and 10 messages
+    Variable("nopage_rs", "int", 8, only="smp"),
+    Variable("nopage_rs", "int", 6, only="up"),
+    # debugging aids (mm/debug-pagealloc.c, mm/page_owner.c); at the end, for few kernels have them
+    Variable("_debug_pagealloc_enabled", "u8", only="page_ext"),
+    Variable("_debug_guardpage_enabled", "u8", only="page_ext"),
+    Variable("_debug_guardpage_minorder", "unsigned int", only="page_ext"),
+    Variable("page_poisoning_enabled", "u8", only="page_ext"),
+    Variable("page_owner_disabled", "u8", initial=[1], only="page_ext"),
+    Variable("page_owner_inited", "u8", only="page_ext"),
+    # whether the kernel is one that poisons frames rather than hide them: in Linux that is decided when it is built
+    Variable("page_poisoning_built", "u8", only="page_ext"),
+    # the functions that called the allocator, and where they are said to be (kernelmm.debug.callers)
+    Variable("caller_symbols_len", "unsigned int", only="page_ext"),
+    Variable("caller_symbols", "char", CALLER_SYMBOLS, align=PAGE_SIZE, only="page_ext"),
 )
 
 

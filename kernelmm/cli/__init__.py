@@ -12,6 +12,7 @@ _VERBS = {
     "boot": "kernelmm.cli.boot",
     "run": "kernelmm.cli.run",
     "explain": "kernelmm.cli.explain",
+    "page-owner": "kernelmm.cli.page_owner",
     "quiz": "kernelmm.cli.quiz",
     "validate": "kernelmm.cli.validate",
 }

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 @click.option(
     "--zonelist-order", type=click.Choice(["default", "node", "zone"]), default="default", help="Which zones are next."
 )
+@click.option("--debug-pagealloc", is_flag=True, help="Hide what is free: it has no mapping.")
+@click.option(
+    "--guardpage-minorder", type=int, default=0, metavar="N", help="Leave smaller blocks idle beside used ones."
+)
+@click.option("--page-poisoning", is_flag=True, help="Fill what is free with a pattern, and see to it later.")
+@click.option("--page-owner", is_flag=True, help="Note who allocates a page.")
+@click.option(
+    "--fail-page-alloc", metavar="I,P,S,T", default="", help="Make allocations fail: interval,probability,space,times."
+)
 @click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Write the memory, as an image.")
 @target_options
 @engine_option
@@ -48,12 +57,18 @@ def command(
     movablecore: str | None,
     cma: str | None,
     zonelist_order: str,
+    debug_pagealloc: bool,
+    guardpage_minorder: int,
+    page_poisoning: bool,
+    page_owner: bool,
+    fail_page_alloc: str,
     output: str | None,
     format_: str | None,
     compression: str | None,
     as_json: bool,
 ) -> None:
     """Boot a machine, and say what it has; it is gone afterwards, but for its image."""
+    from kernelmm.debug.options import Debug
     from kernelmm.machine import Machine
 
     if mem is not None and e820 is not None:
@@ -63,8 +78,10 @@ def command(
     else:
         memory = MemoryMap.from_size(mem or "256M", 1 if nodes is None else nodes)
     sizes = {"mem": limit, "kernelcore": kernelcore, "movablecore": movablecore, "cma": cma}
-    options = {name: parse_size(size) for name, size in sizes.items() if size is not None}
-    with Machine.boot(memory, cpus=cpus, zonelist_order=zonelist_order, **options) as machine:
+    options: dict[str, Any] = {name: parse_size(size) for name, size in sizes.items() if size is not None}
+    debug = Debug(debug_pagealloc, guardpage_minorder, page_poisoning, page_owner)
+    options |= {"zonelist_order": zonelist_order, "fail_page_alloc": fail_page_alloc, "debug": debug}
+    with Machine.boot(memory, cpus=cpus, **options) as machine:
         if output is not None:
             save(machine, output, format_, compression)
         if as_json:

@@ -178,6 +178,8 @@ def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_fla
         word.set_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
     vmstat.count_vm_events(mm, mm.pgalloc + mmzone.zone_idx(mm, zone, z), taken)
     vmstat.zone_statistics(mm, address.off(mm, preferred_zone), z, pageset, gfp_flags & gfp.__GFP_OTHER_NODE != 0)
+    if mm.debug_vm:
+        mm.checker.range(mm, pg, zone, 1710)
     return pg
 
 
@@ -191,6 +193,8 @@ def prep_new_page(mm: Mm, pg: u64, order: u32, gfp_flags: u32, alloc_flags: u32)
             return True
     page.set_private(mm, at, 0)
     page.set_count(mm, at, 1)
+    if mm.debugging:
+        mm.page_allocated(pg, order, gfp_flags)
     if gfp_flags & gfp.__GFP_ZERO:
         mm.clear_pages(pg, order)
     if order != 0 and gfp_flags & gfp.__GFP_COMP:

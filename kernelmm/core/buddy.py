@@ -50,14 +50,17 @@ def __free_one_page(mm: Mm, pg: u64, pfn: u64, zone: u64, pageset: u64, order: u
         step = (buddy_index - index) << abi.SIZEOF_PAGE_SHIFT
         if not page.is_buddy(mm, at, at + step, order):
             break
-        list_head.list_del(mm, pg + step + abi.PAGE_LRU, at + step + abi.PAGE_LRU)
-        mmzone.add_nr_free(mm, z, order, -1)
-        page.rmv_order(mm, at + step)
+        if mm.guard_minorder == 0 or not mm.aids.merge_guard(mm, zone, pg + step, order, migratetype):
+            list_head.list_del(mm, pg + step + abi.PAGE_LRU, at + step + abi.PAGE_LRU)
+            mmzone.add_nr_free(mm, z, order, -1)
+            page.rmv_order(mm, at + step)
         if buddy_index < index:
             pg += step
             at += step
             index = buddy_index
         order += 1
+    if mm.debug_vm:
+        mm.checker.set_buddy(mm, at)
     page.set_order(mm, at, order)
 
     head = mmzone.free_list(mm, order, migratetype)
@@ -89,6 +92,8 @@ def expand(mm: Mm, pg: u64, at: u64, zone: u64, z: u64, low: u32, high: u32, mig
     while high > low:
         high -= 1
         half = word.bit(high) << abi.SIZEOF_PAGE_SHIFT
+        if high < mm.expand_watch and mm.expand_guarded(zone, pg + half, high, migratetype):
+            continue
         head = mmzone.free_list(mm, high, migratetype)
         list_head.list_add(mm, pg + half + abi.PAGE_LRU, at + half + abi.PAGE_LRU, zone + head, z + head)
         mmzone.add_nr_free(mm, z, high, 1)
@@ -120,6 +125,8 @@ def __rmqueue_smallest(mm: Mm, zone: u64, order: u32, migratetype: s32) -> u64:
             continue
         at = address.page_off(mm, pg)
         list_head.list_del(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU)
+        if mm.debug_vm:
+            mm.checker.clear_buddy(mm, at)
         page.rmv_order(mm, at)
         mmzone.add_nr_free(mm, z, current, -1)
         expand(mm, pg, at, zone, z, order, current, migratetype)

@@ -74,4 +74,6 @@ def get_page(mm: Mm, pg: u64) -> None:
         if get_page_unless_zero(mm, head_at):
             word.add_s32(mm, at + abi.PAGE_MAPCOUNT, 1)
             return
+    if mm.debug_vm:
+        mm.checker.get_page(mm, at)
     word.add_s32(mm, at + abi.PAGE_COUNT, 1)

@@ -35,8 +35,22 @@ cpdef uint64_t get_zeroed_page(Mm mm, uint32_t gfp_mask) except? 0xBAD0BAD0BAD0B
 @cython.locals(pages=uint64_t, order=uint32_t)
 cpdef uint32_t get_order(uint64_t size) except? 0xBAD0BAD0
 
-@cython.locals(order=uint32_t, addr=uint64_t, used=uint64_t, end=uint64_t)
+@cython.locals(used=uint64_t, end=uint64_t)
+cpdef uint64_t make_alloc_exact(Mm mm, uint64_t addr, uint32_t order, uint64_t size) except? 0xBAD0BAD0BAD0BAD0
+
+@cython.locals(order=uint32_t)
 cpdef uint64_t alloc_pages_exact(Mm mm, uint64_t size, uint32_t gfp_mask) except? 0xBAD0BAD0BAD0BAD0
+
+@cython.locals(order=uint32_t, pg=uint64_t)
+cpdef uint64_t alloc_pages_exact_nid(Mm mm, int32_t nid, uint64_t size, uint32_t gfp_mask) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(end=uint64_t)
 cpdef free_pages_exact(Mm mm, uint64_t addr, uint64_t size)
+
+cpdef uint64_t alloc_kmem_pages(Mm mm, uint32_t gfp_mask, uint32_t order) except? 0xBAD0BAD0BAD0BAD0
+
+cpdef uint64_t alloc_kmem_pages_node(Mm mm, int32_t nid, uint32_t gfp_mask, uint32_t order) except? 0xBAD0BAD0BAD0BAD0
+
+cpdef __free_kmem_pages(Mm mm, uint64_t pg, uint32_t order)
+
+cpdef free_kmem_pages(Mm mm, uint64_t addr, uint32_t order)

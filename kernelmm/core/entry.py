@@ -26,6 +26,7 @@ def __alloc_pages_slowpath(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) 
     """
     pg: u64 = 0
     if order >= abi.MAX_ORDER:
+        mm.warn_order(gfp_mask)
         return 0
     # A caller with GFP_THISNODE has a plan of its own for when its node is full.
     if not (mm.numa and gfp_mask & gfp.GFP_THISNODE == gfp.GFP_THISNODE):
@@ -57,6 +58,8 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
     ac.migratetype = gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled())
     ac.zonelist = zonelist
     gfp_mask &= mm.as_u32[mm.var_gfp_allowed_mask >> 2]
+    if mm.debug_alloc:
+        mm.alloc_begins(gfp_mask)
     if fault.should_fail_alloc_page(mm, gfp_mask, order):
         return 0
     if mm.as_u64[(alloc.zonerefs(mm, zonelist) + abi.ZONEREF_ZONE) >> 3] == 0:
@@ -79,6 +82,8 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
                     # memalloc_noio_flags: a task that must not start I/O does not allocate with it either.
                     alloc_mask -= gfp_mask & gfp.GFP_IOFS
                 pg = __alloc_pages_slowpath(mm, alloc_mask, order, ac)
+            if mm.debug_alloc and pg != 0:
+                mm.alloc_ends(pg, order, gfp_mask)
             if mm.tracing:
                 mm.tracer.mm_page_alloc(mm, pg, order, alloc_mask, ac.migratetype)
         if pg != 0 or not current.read_mems_allowed_retry(mm, cookie):
@@ -102,7 +107,10 @@ def alloc_pages(mm: Mm, gfp_mask: u32, order: u32) -> u64:
 
 def __get_free_pages(mm: Mm, gfp_mask: u32, order: u32) -> u64:
     """``__get_free_pages``: direct-map address of 2^order pages, or 0."""
-    pg: u64 = alloc_pages(mm, gfp_mask, order)
+    pg: u64
+    if mm.debug_vm:
+        mm.checker.get_free_pages(mm, gfp_mask)
+    pg = alloc_pages(mm, gfp_mask, order)
     if pg == 0:
         return 0
     return address.page_address(mm, pg)
@@ -123,13 +131,8 @@ def get_order(size: u64) -> u32:
     return order
 
 
-def alloc_pages_exact(mm: Mm, size: u64, gfp_mask: u32) -> u64:
-    """``alloc_pages_exact``: address of just enough single pages for ``size`` bytes, adjacent; or 0.
-
-    A block is taken and split, and the pages that are too many are given back at once.
-    """
-    order: u32 = get_order(size)
-    addr: u64 = __get_free_pages(mm, gfp_mask, order)
+def make_alloc_exact(mm: Mm, addr: u64, order: u32, size: u64) -> u64:
+    """``make_alloc_exact``: split the block at ``addr`` into single pages, and give back those that are too many."""
     used: u64
     end: u64
     if addr != 0:
@@ -142,9 +145,47 @@ def alloc_pages_exact(mm: Mm, size: u64, gfp_mask: u32) -> u64:
     return addr
 
 
+def alloc_pages_exact(mm: Mm, size: u64, gfp_mask: u32) -> u64:
+    """``alloc_pages_exact``: address of just enough single pages for ``size`` bytes, adjacent; or 0."""
+    order: u32 = get_order(size)
+    return make_alloc_exact(mm, __get_free_pages(mm, gfp_mask, order), order, size)
+
+
+def alloc_pages_exact_nid(mm: Mm, nid: s32, size: u64, gfp_mask: u32) -> u64:
+    """``alloc_pages_exact_nid``: the same, preferably from node ``nid``."""
+    order: u32 = get_order(size)
+    pg: u64 = alloc_pages_node(mm, nid, gfp_mask, order)
+    if pg == 0:
+        return 0
+    return make_alloc_exact(mm, address.page_address(mm, pg), order, size)
+
+
 def free_pages_exact(mm: Mm, addr: u64, size: u64) -> None:
     """``free_pages_exact``: give back what :func:`alloc_pages_exact` gave."""
     end: u64 = addr + (((size + abi.PAGE_SIZE - 1) >> abi.PAGE_SHIFT) << abi.PAGE_SHIFT)
     while addr < end:
         free.free_pages(mm, addr, 0)
         addr += abi.PAGE_SIZE
+
+
+# -- memory that a memory cgroup would be charged for: without CONFIG_MEMCG_KMEM, nobody is ------------------
+
+
+def alloc_kmem_pages(mm: Mm, gfp_mask: u32, order: u32) -> u64:
+    """``alloc_kmem_pages``: a block for the kernel's own use; ``struct page *`` or 0."""
+    return alloc_pages(mm, gfp_mask, order)
+
+
+def alloc_kmem_pages_node(mm: Mm, nid: s32, gfp_mask: u32, order: u32) -> u64:
+    """``alloc_kmem_pages_node``: the same, preferably from node ``nid``."""
+    return alloc_pages_node(mm, nid, gfp_mask, order)
+
+
+def __free_kmem_pages(mm: Mm, pg: u64, order: u32) -> None:
+    """``__free_kmem_pages``: give back what :func:`alloc_kmem_pages` gave."""
+    free.__free_pages(mm, pg, order)
+
+
+def free_kmem_pages(mm: Mm, addr: u64, order: u32) -> None:
+    """``free_kmem_pages``: the same by direct-map address; address 0 is no page and does nothing."""
+    free.free_pages(mm, addr, order)

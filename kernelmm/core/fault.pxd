@@ -15,7 +15,25 @@ cdef enum:
 cdef enum:
     SPACE = 20
 cdef enum:
+    VERBOSE = 24
+cdef enum:
+    TASK_FILTER = 32
+cdef enum:
+    STACKTRACE_DEPTH = 40
+cdef enum:
+    REQUIRE_START = 48
+cdef enum:
+    REQUIRE_END = 56
+cdef enum:
+    REJECT_START = 64
+cdef enum:
+    REJECT_END = 72
+cdef enum:
     COUNT = 80
+cdef enum:
+    RATELIMIT = 88
+cdef enum:
+    DNAME = 120
 cdef enum:
     IGNORE_GFP_HIGHMEM = 128
 cdef enum:
@@ -30,7 +48,11 @@ cdef inline bint should_fail(Mm mm, uint64_t attr, int32_t size) except -1:
     probability = mm.as_u64[attr + PROBABILITY >> 3]
     interval = mm.as_u64[attr + INTERVAL >> 3]
     times = mm.as_s32[attr + TIMES >> 2]
-    if probability == 0 or times == 0:
+    if probability == 0:
+        return False
+    if mm.as_u32[attr + TASK_FILTER >> 2] != 0 and (not mm.fail_task()):
+        return False
+    if times == 0:
         return False
     if mm.as_s32[attr + SPACE >> 2] > size:
         word.add_s32(mm, attr + SPACE, -size)
@@ -41,6 +63,7 @@ cdef inline bint should_fail(Mm mm, uint64_t attr, int32_t size) except -1:
             return False
     if (probability < 100 or mm.percpu_net_rand_state != 0) and probability <= mm.prandom_u32() % 100:
         return False
+    mm.fail_dump(attr)
     if times != -1:
         word.add_s32(mm, attr + TIMES, -1)
     return True
@@ -48,14 +71,16 @@ cdef inline bint should_fail(Mm mm, uint64_t attr, int32_t size) except -1:
 cdef inline bint should_fail_alloc_page(Mm mm, uint32_t gfp_mask, uint32_t order) except -1:
     cdef uint64_t attr
     cdef int32_t pages
+    cdef uint64_t tail
     attr = mm.var_fail_page_alloc
     pages = word.bit(order)
     if attr == 0 or mm.as_u64[attr + PROBABILITY >> 3] == 0:
         return False
-    if order < mm.as_u32[attr + MIN_ORDER >> 2] or gfp_mask & gfp.__GFP_NOFAIL:
+    tail = attr if mm.smp else attr - 8
+    if order < mm.as_u32[tail + MIN_ORDER >> 2] or gfp_mask & gfp.__GFP_NOFAIL:
         return False
-    if gfp_mask & gfp.__GFP_HIGHMEM and mm.as_u32[attr + IGNORE_GFP_HIGHMEM >> 2] != 0:
+    if gfp_mask & gfp.__GFP_HIGHMEM and mm.as_u32[tail + IGNORE_GFP_HIGHMEM >> 2] != 0:
         return False
-    if gfp_mask & gfp.__GFP_WAIT and mm.as_u32[attr + IGNORE_GFP_WAIT >> 2] != 0:
+    if gfp_mask & gfp.__GFP_WAIT and mm.as_u32[tail + IGNORE_GFP_WAIT >> 2] != 0:
         return False
     return should_fail(mm, attr, pages)

@@ -17,7 +17,10 @@ from physmem cimport word
 @cython.locals(flags=uint64_t)
 cpdef bint free_pages_check(Mm mm, uint64_t pg, uint64_t at) except -1
 
-@cython.locals(at=uint64_t, i=uint64_t, bad=int32_t)
+@cython.locals(i=uint64_t, bad=int32_t)
+cpdef int32_t check_tails(Mm mm, uint64_t pg, uint64_t at, uint32_t order) except? -0x5BAD5BAD
+
+@cython.locals(at=uint64_t, i=uint64_t, bad=int32_t, debugging=bint, tails=bint)
 cpdef bint free_pages_prepare(Mm mm, uint64_t pg, uint32_t order) except -1
 
 @cython.locals(z=uint64_t, pageset=uint64_t)

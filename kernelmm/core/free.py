@@ -29,13 +29,28 @@ def free_pages_check(mm: Mm, pg: u64, at: u64) -> bool:
     return False
 
 
+def check_tails(mm: Mm, pg: u64, at: u64, order: u32) -> s32:
+    """With CONFIG_DEBUG_VM, all but the first page of a compound page: how often one was found bad."""
+    i: u64
+    bad: s32 = 0
+    for i in range(1, word.bit(order)):
+        if mm.checker.free_tail_pages_check(mm, pg, pg + (i << abi.SIZEOF_PAGE_SHIFT)):
+            bad += 1
+        if free_pages_check(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT), at + (i << abi.SIZEOF_PAGE_SHIFT)):
+            bad += 1
+    return bad
+
+
 def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
     """Check every page of a block about to be freed; False if any is bad, and then none of it is freed."""
     at: u64 = address.page_off(mm, pg)
     i: u64
     bad: s32 = 0
-    if mm.debug_vm:
+    debugging: bool = mm.debugging
+    tails: bool = False
+    if debugging and mm.debug_vm:
         mm.check_free_pages_prepare(pg, order)
+        tails = page.compound(mm, at)
     if mm.tracing:
         mm.tracer.mm_page_free(mm, pg, order)
     if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] & 1 != 0:
@@ -43,9 +58,14 @@ def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
         mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] = 0
     if free_pages_check(mm, pg, at):
         bad += 1
-    for i in range(1, word.bit(order)):
-        if free_pages_check(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT), at + (i << abi.SIZEOF_PAGE_SHIFT)):
-            bad += 1
+    if tails:
+        bad += check_tails(mm, pg, at, order)
+    else:
+        for i in range(1, word.bit(order)):
+            if free_pages_check(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT), at + (i << abi.SIZEOF_PAGE_SHIFT)):
+                bad += 1
+    if debugging and bad == 0:
+        mm.page_freed(pg, order)
     return bad == 0
 
 
@@ -184,5 +204,9 @@ def put_page(mm: Mm, pg: u64) -> None:
 def split_page(mm: Mm, pg: u64, order: u32) -> None:
     """``split_page``: turn an allocated (not compound) block into single pages, each with one reference."""
     i: u64
+    if mm.debugging:
+        mm.page_split(pg, order)
     for i in range(1, word.bit(order)):
+        if mm.debug_vm:
+            mm.checker.set_page_refcounted(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT))
         page.set_count(mm, address.page_off(mm, pg + (i << abi.SIZEOF_PAGE_SHIFT)), 1)

@@ -124,6 +124,7 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t stack
     cdef public bint in_interrupt
     cdef public bint serving_softirq
+    cdef public bint make_it_fail
     cdef public bint cpusets_enabled
     cdef public uint64_t current
     cdef public object comm
@@ -139,7 +140,18 @@ cdef class Mm(AddressSpace):
     cdef public bint debug_vm
     cdef public object checker
     cdef public object reporter
+    cdef public object aids
+    cdef public bint debug_pages
+    cdef public bint alloc_aids
+    cdef public bint debugging
+    cdef public bint debug_alloc
+    cdef public uint32_t guard_minorder
+    cdef public uint32_t expand_watch
+    cdef public bint irqs_off
+    cdef public int32_t preempt_count
     cdef public object deferred
+
+    cpdef set_debugging(self)
 
     cpdef set_task(self, uint64_t record)
 
@@ -164,6 +176,8 @@ cdef class Mm(AddressSpace):
 
     cpdef warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order)
 
+    cpdef warn_order(self, uint32_t gfp_mask)
+
     @cython.locals(result=int32_t)
     cpdef int32_t zone_reclaim(self, uint64_t zone, uint32_t gfp_mask, uint32_t order) except? -0x5BAD5BAD
 
@@ -180,6 +194,23 @@ cdef class Mm(AddressSpace):
     cpdef bad_page_at_free(self, uint64_t page, uint64_t at)
 
     cpdef bad_page_at_alloc(self, uint64_t page, uint64_t at)
+
+    cpdef page_freed(self, uint64_t page, uint32_t order)
+
+    cpdef page_allocated(self, uint64_t page, uint32_t order, uint32_t gfp_flags)
+
+    cpdef page_split(self, uint64_t page, uint32_t order)
+
+    @cython.locals(guarded=bint)
+    cpdef bint expand_guarded(self, uint64_t zone, uint64_t page, uint32_t order, int32_t migratetype) except -1
+
+    cpdef alloc_begins(self, uint32_t gfp_mask)
+
+    cpdef alloc_ends(self, uint64_t page, uint32_t order, uint32_t gfp_mask)
+
+    cpdef fail_dump(self, uint64_t attr)
+
+    cpdef bint fail_task(self) except -1
 
     cpdef check_buddy(self, uint64_t buddy_at)
 

@@ -176,6 +176,7 @@ class Mm(AddressSpace):
     stack: u64
     in_interrupt: bool
     serving_softirq: bool
+    make_it_fail: bool
     cpusets_enabled: bool
     current: u64
     comm: str
@@ -196,6 +197,17 @@ class Mm(AddressSpace):
     checker: Any
     reporter: Any
 
+    # debugging aids: see kernelmm.debug, and set_debugging
+    aids: Any
+    debug_pages: bool
+    alloc_aids: bool
+    debugging: bool
+    debug_alloc: bool
+    guard_minorder: u32
+    expand_watch: u32
+    irqs_off: bool
+    preempt_count: s32
+
     # what knows how to write out a page array that is not all written out (kernelmm.bringup.deferred), or None
     deferred: Any
 
@@ -207,6 +219,7 @@ class Mm(AddressSpace):
         self.task = self.first_task = 0
         self.in_interrupt = False
         self.serving_softirq = False
+        self.make_it_fail = False
         self.cpusets_enabled = False
         self.current = 0
         self.cold = None
@@ -221,8 +234,21 @@ class Mm(AddressSpace):
         self.debug_vm = False
         self.checker = None
         self.reporter = None
+        self.aids = None
+        self.debug_pages = False
+        self.alloc_aids = False
+        self.guard_minorder = 0
+        self.irqs_off = False
+        self.preempt_count = 0
+        self.set_debugging()
         self.deferred = None
         self.set_cpu(0)
+
+    def set_debugging(self) -> None:
+        """After ``debug_vm`` or one of the aids was switched: set the flags that the hot paths test."""
+        self.debugging = self.debug_vm or self.debug_pages
+        self.debug_alloc = self.debug_vm or self.alloc_aids
+        self.expand_watch = abi.MAX_ORDER if self.debug_vm else self.guard_minorder
 
     # -- the running task, for those who are in no hurry (the hot rooms ask kernelmm.core.current) -------------
 
@@ -346,6 +372,11 @@ class Mm(AddressSpace):
         if self.reporter is not None:
             self.reporter.warn_alloc_failed(self, gfp_mask, order)
 
+    def warn_order(self, gfp_mask: u32) -> None:
+        """``WARN_ON_ONCE``: a block larger than there are was asked for, by one who does not expect to be refused."""
+        if self.reporter is not None:
+            self.reporter.warn_order(self, gfp_mask)
+
     def prandom_u32(self) -> int:
         """``prandom_u32``: the next number of the running CPU's generator (four Tausworthe ones, lib/random32.c)."""
         if self.percpu_net_rand_state == 0:
@@ -416,6 +447,58 @@ class Mm(AddressSpace):
         if self.reporter is not None:
             self.reporter.bad_page(self, page, reason, bad_flags)
         self.as_s32[(address.page_off(self, page) + abi.PAGE_MAPCOUNT) >> 2] = -1
+
+    # -- debugging aids: called where the kernel calls theirs, if one of them is on ------------------------
+
+    def page_freed(self, page: u64, order: u32) -> None:
+        """A block has been found good to be freed: forget its owner, and hide or poison its frames."""
+        if self.debug_pages:
+            self.aids.free_pages_prepare(self, page, order)
+
+    def page_allocated(self, page: u64, order: u32, gfp_flags: u32) -> None:
+        """A block is about to be handed out: show its frames again, and note who gets it."""
+        if self.debug_vm:
+            self.checker.prep_new_page(self, page, gfp_flags)
+        if self.debug_pages:
+            self.aids.prep_new_page(self, page, order, gfp_flags)
+
+    def page_split(self, page: u64, order: u32) -> None:
+        """A block is about to become single pages: ``split_page``'s assertions, and a new owner for each page."""
+        if self.debug_vm:
+            self.checker.split_page(self, page)
+        if self.debug_pages:
+            self.aids.split_page(self, page, order)
+
+    def expand_guarded(self, zone: u64, page: u64, order: u32, migratetype: s32) -> bool:
+        """One half that ``expand`` splits off: checked, and True if it has become a guard page."""
+        guarded: bool
+        if self.debug_vm:
+            self.checker.range(self, page, zone, 910)
+        if order >= self.guard_minorder:
+            return False
+        guarded = self.aids.set_page_guard(self, zone, page, order, migratetype)
+        return guarded
+
+    def alloc_begins(self, gfp_mask: u32) -> None:
+        """``lockdep_trace_alloc`` and ``might_sleep_if``, as an allocation begins."""
+        if self.debug_vm:
+            self.checker.gfp_zone(self, gfp_mask)
+        if self.alloc_aids:
+            self.aids.alloc_begins(self, gfp_mask)
+
+    def alloc_ends(self, page: u64, order: u32, gfp_mask: u32) -> None:
+        """``kmemcheck_pagealloc_alloc``, as an allocation has succeeded."""
+        if self.alloc_aids:
+            self.aids.alloc_ends(self, page, order, gfp_mask)
+
+    def fail_dump(self, attr: u64) -> None:
+        """``fail_dump``: say that an allocation is made to fail."""
+        if self.reporter is not None:
+            self.reporter.fail_dump(self, attr)
+
+    def fail_task(self) -> bool:
+        """``fail_task``: the caller is a task that is to fail (``/proc/<pid>/make-it-fail``), and not interrupted."""
+        return self.make_it_fail and not self.in_interrupt
 
     # -- CONFIG_DEBUG_VM: called where the kernel has its VM_BUG_ONs, if debug_vm is on ---------------
 

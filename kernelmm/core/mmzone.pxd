@@ -126,6 +126,8 @@ cdef inline int set_pageblock_migratetype(Mm mm, uint64_t pfn, int32_t migratety
     shift = 61 - ((pfn >> abi.PAGEBLOCK_ORDER) * 4 & 63)
     seven = 7
     kind = migratetype
+    if mm.debug_vm:
+        mm.checker.pageblock(mm, address.pfn_to_page(mm, pfn), pfn)
     if migratetype < abi.MIGRATE_PCPTYPES and mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0:
         kind = abi.MIGRATE_UNMOVABLE
     word.clear_bits(mm, at, seven << shift)

@@ -161,6 +161,8 @@ def set_pageblock_migratetype(mm: Mm, pfn: u64, migratetype: s32) -> None:
     shift: u32 = 61 - (((pfn >> abi.PAGEBLOCK_ORDER) * 4) & 63)
     seven: u64 = 7
     kind: u64 = migratetype
+    if mm.debug_vm:
+        mm.checker.pageblock(mm, address.pfn_to_page(mm, pfn), pfn)
     if migratetype < abi.MIGRATE_PCPTYPES and mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0:
         kind = abi.MIGRATE_UNMOVABLE
     word.clear_bits(mm, at, seven << shift)

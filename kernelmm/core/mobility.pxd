@@ -14,7 +14,7 @@ from physmem cimport word
 
 cpdef int32_t fallback(Mm mm, int32_t migratetype, int32_t i) except? -0x5BAD5BAD
 
-@cython.locals(z=uint64_t, head=uint64_t, pfn=uint64_t, moved=uint64_t, pg=uint64_t, at=uint64_t, order=uint64_t)
+@cython.locals(z=uint64_t, head=uint64_t, pfn=uint64_t, moved=uint64_t, pg=uint64_t, at=uint64_t, order=uint64_t, debug_vm=bint)
 cpdef uint64_t move_freepages(Mm mm, uint64_t zone, uint64_t start_pfn, uint64_t end_pfn, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(z=uint64_t, start=uint64_t, end=uint64_t)

@@ -54,9 +54,14 @@ def move_freepages(mm: Mm, zone: u64, start_pfn: u64, end_pfn: u64, migratetype:
     pg: u64
     at: u64
     order: u64
+    debug_vm: bool = mm.debug_vm
+    if debug_vm:
+        mm.checker.move_freepages(mm, start_pfn, end_pfn)
     while pfn <= end_pfn:
         pg = address.pfn_to_page(mm, pfn)
         at = address.page_off(mm, pg)
+        if debug_vm:
+            mm.checker.nid(mm, pg, zone)
         if not page.buddy(mm, at):
             pfn += 1
             continue
@@ -143,6 +148,8 @@ def __rmqueue_fallback(mm: Mm, zone: u64, order: u32, start_migratetype: s32) ->
                 try_to_steal_freepages(mm, zone, pg, start_migratetype)
             # The steal may have moved the block: unlink it from whichever list it is on now.
             list_head.list_del(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU)
+            if mm.debug_vm:
+                mm.checker.clear_buddy(mm, at)
             page.rmv_order(mm, at)
             buddy.expand(mm, pg, at, zone, z, order, current, buddy_type)
             page.set_freepage_migratetype(mm, at, buddy_type)

@@ -60,7 +60,7 @@ cdef inline int set_freepage_migratetype(Mm mm, uint64_t at, int32_t migratetype
 
 cdef inline bint is_buddy(Mm mm, uint64_t at, uint64_t buddy_at, uint32_t order) except -1:
     if mm.as_s32[buddy_at + abi.PAGE_MAPCOUNT >> 2] != abi.PAGE_BUDDY_MAPCOUNT_VALUE:
-        return False
+        return mm.guard_minorder != 0 and mm.aids.guard_is_buddy(mm, at, buddy_at, order)
     if mm.as_u64[buddy_at + abi.PAGE_PRIVATE >> 3] != order:
         return False
     if zone_id(mm, at) != zone_id(mm, buddy_at):

@@ -88,7 +88,8 @@ def set_freepage_migratetype(mm: Mm, at: u64, migratetype: s32) -> None:
 def is_buddy(mm: Mm, at: u64, buddy_at: u64, order: u32) -> bool:
     """``page_is_buddy``: the other block is free, of the same order, in the same zone."""
     if mm.as_s32[(buddy_at + abi.PAGE_MAPCOUNT) >> 2] != abi.PAGE_BUDDY_MAPCOUNT_VALUE:
-        return False
+        # A guard page is not on a list, but joins its buddy all the same.
+        return mm.guard_minorder != 0 and mm.aids.guard_is_buddy(mm, at, buddy_at, order)
     if mm.as_u64[(buddy_at + abi.PAGE_PRIVATE) >> 3] != order:
         return False
     if zone_id(mm, at) != zone_id(mm, buddy_at):

@@ -74,6 +74,14 @@ def has_unmovable_pages(mm: Mm, zone: int, pfn: int, skip_hwpoisoned_pages: bool
     return False
 
 
+def is_pageblock_removable_nolock(mm: Mm, pfn: int) -> bool:
+    """``is_pageblock_removable_nolock``: nothing keeps this pageblock from going offline; a guess, without the lock."""
+    zone = zone_of(mm, pfn)
+    if not mmzone.spans_pfn(mm, address.off(mm, zone), pfn):
+        return False
+    return not has_unmovable_pages(mm, zone, pfn, True)
+
+
 def set_migratetype_isolate(mm: Mm, pfn: int, skip_hwpoisoned_pages: bool) -> int:
     """``set_migratetype_isolate``: isolate one pageblock; 0 or -EBUSY."""
     zone = zone_of(mm, pfn)
@@ -207,6 +215,8 @@ def isolate_free_page(mm: Mm, pfn: int, order: int) -> int:
         for block in range(pfn, pfn + (1 << order) - 1, abi.PAGEBLOCK_NR_PAGES):
             if mmzone.pageblock_migratetype(mm, block) not in (mm.migrate_isolate, mm.migrate_cma):
                 mmzone.set_pageblock_migratetype(mm, block, abi.MIGRATE_MOVABLE)
+    if mm.debug_pages:
+        mm.aids.isolate_free_page(mm, address.pfn_to_page(mm, pfn), order)
     return 1 << order
 
 

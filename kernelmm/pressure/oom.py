@@ -21,6 +21,8 @@ __all__ = ["OOM_SCORE_ADJ_MIN", "oom_badness", "oom_zonelist_trylock", "oom_zone
 
 OOM_SCORE_ADJ_MIN = -1000
 _INIT = 1
+#: Leave out of the report the nodes that the caller may not use.
+SHOW_MEM_FILTER_NODES = 1
 
 
 def field(mm: Mm, task: int, offset: int) -> int:
@@ -141,6 +143,8 @@ def out_of_memory(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> bool:
     adj = signed(mm, mm.current, owners.TASK_OOM_SCORE_ADJ) if mm.current else 0
     header = f"{mm.comm} invoked oom-killer: gfp_mask=0x{gfp_mask:x}, order={order}, oom_score_adj={adj}"
     stat.printk(mm, header)
+    if mm.reporter is not None:
+        mm.reporter.show_mem(SHOW_MEM_FILTER_NODES)
     if victim == 0:
         stat.printk(mm, "Kernel panic - not syncing: Out of memory and no killable processes...")
         raise PanicError(f"Out of memory and no killable processes ({header})")

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""CONFIG_DEBUG_VM: the assertions on the way of a page back to the free lists.
+"""CONFIG_DEBUG_VM: the assertions on the way of a page from the free lists to its owner and back.
 
-Each method is one place of mm/page_alloc.c or include/linux/mm.h of Linux 4.0, called by the core
+Each method is one place of mm/page_alloc.c, mm/internal.h or include/linux of Linux 4.0, called by the core
 while ``mm.debug_vm`` is on; the conditions are printed as the kernel's preprocessor leaves them.
 A condition that is true ends in :class:`~kernelmm.study.reporter.VmBugOn`.
 """
 
 from __future__ import annotations
 
+from kernelmm import gfp
 from kernelmm.core import compound, mmzone
 from kernelmm.core import page as page_fields
 from kernelmm.core.mm import Mm
@@ -19,7 +20,12 @@ from physmem.structs.layout import Layout
 __all__ = ["DebugVm"]
 
 PAGE_ALLOC_C = "mm/page_alloc.c"
+INTERNAL_H = "mm/internal.h"
 MM_H = "include/linux/mm.h"
+GFP_H = "include/linux/gfp.h"
+# Inside a class Python would mangle a name with two underscores.
+HIGHMEM = gfp.__GFP_HIGHMEM
+ZERO = gfp.__GFP_ZERO
 
 
 class DebugVm:
@@ -32,6 +38,98 @@ class DebugVm:
         self.reporter = reporter
         self.zone_wait_table = layout.offsetof("zone", "wait_table")
         self.nr_pageflags = layout.constant("NR_PAGEFLAGS")
+
+    # -- a page is taken -----------------------------------------------------
+
+    def gfp_zone(self, mm: Mm, gfp_mask: int) -> None:
+        """The zone modifiers go together."""
+        if gfp.GFP_ZONE_BAD >> (gfp_mask & gfp.GFP_ZONEMASK) & 1:
+            self.reporter.vm_bug_on("(GFP_ZONE_BAD >> bit) & 1", GFP_H, 258)
+
+    def get_free_pages(self, mm: Mm, gfp_mask: int) -> None:
+        """High memory has no address to return."""
+        if gfp_mask & HIGHMEM:
+            self.reporter.vm_bug_on("(gfp_mask & __GFP_HIGHMEM) != 0", PAGE_ALLOC_C, 2892)
+
+    def range(self, mm: Mm, page: int, zone: int, line: int) -> None:
+        """A page that is split off, or handed out, lies in the zone it is taken from."""
+        if self.bad_range(mm, zone, page):
+            what = "&page[size]" if line == 910 else "page"
+            self.reporter.vm_bug_on_page(mm, page, f"bad_range(zone, {what})", PAGE_ALLOC_C, line)
+
+    def set_buddy(self, mm: Mm, at: int) -> None:
+        """``__SetPageBuddy``: nobody maps the page, and it heads no free block yet."""
+        if page_fields.mapcount(mm, at) != -1:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "atomic_read(&page->_mapcount) != -1", MM_H, 592)
+
+    def clear_buddy(self, mm: Mm, at: int) -> None:
+        """``__ClearPageBuddy``: what was on a free list heads a free block."""
+        if not page_fields.buddy(mm, at):
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "!PageBuddy(page)", MM_H, 598)
+
+    def move_freepages(self, mm: Mm, start: int, end: int) -> None:
+        """A pageblock's pages are of one zone."""
+        zones = {mmzone.page_zone(mm, address.page_off(mm, address.pfn_to_page(mm, pfn))) for pfn in (start, end)}
+        if len(zones) > 1:
+            self.reporter.vm_bug_on("page_zone(start_page) != page_zone(end_page)", PAGE_ALLOC_C, 1068)
+
+    def nid(self, mm: Mm, page: int, zone: int) -> None:
+        """Each of them is of its node."""
+        if page_fields.nid(mm, address.page_off(mm, page)) != mmzone.zone_nid(mm, address.off(mm, zone)):
+            self.reporter.vm_bug_on_page(mm, page, "page_to_nid(page) != zone_to_nid(zone)", PAGE_ALLOC_C, 1073)
+
+    def pageblock(self, mm: Mm, page: int, pfn: int) -> None:
+        """``set_pfnblock_flags_mask``: the zone of a pageblock spans it."""
+        zone = mmzone.page_zone(mm, address.page_off(mm, page))
+        if not mmzone.spans_pfn(mm, address.off(mm, zone), pfn):
+            self.reporter.vm_bug_on_page(mm, page, "!zone_spans_pfn(zone, pfn)", PAGE_ALLOC_C, 6161)
+
+    def prep_new_page(self, mm: Mm, page: int, gfp_flags: int) -> None:
+        """``prep_zero_page``: an interrupt does not clear high memory."""
+        if gfp_flags & ZERO and gfp_flags & HIGHMEM and mm.in_interrupt:
+            self.reporter.vm_bug_on("(gfp_flags & __GFP_HIGHMEM) && in_interrupt()", PAGE_ALLOC_C, 392)
+
+    # -- a page is in use ----------------------------------------------------
+
+    def split_page(self, mm: Mm, page: int) -> None:
+        """Only a block that is in use, and not compound, can be split."""
+        at = address.page_off(mm, page)
+        if page_fields.compound(mm, at):
+            self.reporter.vm_bug_on_page(mm, page, "PageCompound(page)", PAGE_ALLOC_C, 1557)
+        if page_fields.count(mm, at) == 0:
+            self.reporter.vm_bug_on_page(mm, page, "!page_count(page)", PAGE_ALLOC_C, 1558)
+
+    def set_page_refcounted(self, mm: Mm, page: int) -> None:
+        """What becomes a page of its own has no references yet, and is no tail."""
+        at = address.page_off(mm, page)
+        if page_fields.test_flag(mm, at, abi.PG_tail):
+            self.reporter.vm_bug_on_page(mm, page, "PageTail(page)", INTERNAL_H, 45)
+        if page_fields.count(mm, at) != 0:
+            self.reporter.vm_bug_on_page(mm, page, "atomic_read(&page->_count)", INTERNAL_H, 46)
+
+    def get_page(self, mm: Mm, at: int) -> None:
+        """Only who has a reference can take another."""
+        if page_fields.count(mm, at) <= 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "atomic_read(&page->_count) <= 0", MM_H, 548)
+
+    # -- a page is freed -----------------------------------------------------
+
+    def guard_is_buddy(self, mm: Mm, buddy_at: int) -> None:
+        """A guard page has no users."""
+        if page_fields.count(mm, buddy_at) != 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, buddy_at), "page_count(buddy) != 0", PAGE_ALLOC_C, 527)
+
+    def free_tail_pages_check(self, mm: Mm, head: int, page: int) -> bool:
+        """``free_tail_pages_check``: whether a page of a compound page is no tail of its head; then it is reported."""
+        at = address.page_off(mm, page)
+        reason = ""
+        if not page_fields.test_flag(mm, at, abi.PG_tail):
+            reason = "PageTail not set"
+        elif mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3] != head:
+            reason = "first_page not consistent"
+        if reason:
+            mm.bad_page(page, reason, 0)
+        return bool(reason)
 
     def page_is_buddy(self, mm: Mm, buddy_at: int) -> None:
         """A free block's head has no users."""

@@ -114,8 +114,13 @@ def oom_lines(machine: Machine, big: Task, small: Task) -> Iterator[str]:
     while big.alive and entry.alloc_pages(mm, gfp.GFP_KERNEL, 0):
         requests += 1
     yield f"oom        {requests} requests later nothing is left to reclaim:"
+    report = False
     for line in machine.console.lines[printed:]:
-        yield f"           {line}"
+        # The report on all of memory would not fit on the screen.
+        report = report or line == "Mem-Info:"
+        if not report:
+            yield f"           {line}"
+        report = report and not line.endswith("cma reserved")
     yield f"           {free_pages(mm)} pages are free again; small lives on with {small.rss}"
 
 

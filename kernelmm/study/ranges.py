@@ -58,5 +58,6 @@ def _set_faults(mm: Mm, numbers: tuple[int, ...]) -> tuple[int, int, int, int]:
     if not attr:
         raise UnsupportedError("this kernel has no fail_page_alloc (CONFIG_FAIL_PAGE_ALLOC)")
     for (offset, size), number in zip(_FAULT_FIELDS, numbers, strict=True):
-        mm.ram.write(attr + offset, (number & ((1 << 8 * size) - 1)).to_bytes(size, "little"))
+        at = attr + offset if mm.smp or offset < fault.DNAME else attr + offset - 8
+        mm.ram.write(at, (number & ((1 << 8 * size) - 1)).to_bytes(size, "little"))
     return -1, numbers[4], -1, mm.ram.u64(attr + fault.COUNT)

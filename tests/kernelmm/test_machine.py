@@ -514,7 +514,9 @@ def test_importing_the_package_leaves_the_choice_of_engine_open(project_environm
 
 
 def test_the_package_exports_what_it_says() -> None:
-    assert kernelmm.__all__ == ["Machine", "VmBugOn"]
+    assert kernelmm.__all__ == ["Debug", "Machine", "PageFault", "VmBugOn"]
+    assert kernelmm.Debug().build is not None
+    assert issubclass(kernelmm.PageFault, Exception)
     assert kernelmm.VmBugOn is VmBugOn
     with pytest.raises(AttributeError, match="nonsense"):
         _ = kernelmm.nonsense

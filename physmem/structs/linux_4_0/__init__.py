@@ -26,6 +26,7 @@ from physmem.structs.linux_4_0.enums import ENUMS
 from physmem.structs.linux_4_0.mem_section import mem_section
 from physmem.structs.linux_4_0.memblock import cma, memblock, memblock_region, memblock_type
 from physmem.structs.linux_4_0.page import page
+from physmem.structs.linux_4_0.page_ext import page_ext
 from physmem.structs.linux_4_0.pglist_data import pglist_data, zonelist, zonelist_cache, zoneref
 from physmem.structs.linux_4_0.vmstat import vm_event_state
 from physmem.structs.linux_4_0.zone import free_area, lruvec, per_cpu_pages, per_cpu_pageset, zone, zone_reclaim_stat
@@ -48,6 +49,7 @@ def structs(c: Config) -> dict[str, Aggregate]:
         zoneref,
         *([zonelist_cache(c)] if c.numa else []),
         *([mem_section(c)] if c.sparsemem else []),
+        *([page_ext(c)] if c.page_extension else []),
         lruvec(c),
         zone_reclaim_stat,
         vm_event_state(c),
@@ -70,7 +72,7 @@ def layout(c: Config) -> Layout:
     sizes = {tag: s.size for tag, s in declared.items()}
     return Layout.of(
         [compile_struct(s) for s in declared.values()],
-        {name: enum(c) for name, enum in ENUMS.items()},
+        {name: values for name, enum in ENUMS.items() if (values := enum(c))},
         constants(c, sizes),
         f"built in: {c.name}",
     )

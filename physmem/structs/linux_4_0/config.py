@@ -8,7 +8,7 @@ include/linux/numa.h, mm_types.h and page-flags-layout.h do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from physmem.errors import LayoutError
 
@@ -52,6 +52,9 @@ class Config:
     memcg: bool = False
     memory_failure: bool = False
     page_extension: bool = False
+    page_owner: bool = False
+    debug_pagealloc: bool = False
+    kmemcheck: bool = False
 
     def __post_init__(self) -> None:
         rules = {
@@ -64,6 +67,9 @@ class Config:
             "nr_cpus is from 1 to 8192": 1 <= self.nr_cpus <= 8192,
             "nodes_shift is from 0 to 10": 0 <= self.nodes_shift <= 10,
             "cma needs memory_isolation": self.memory_isolation or not self.cma,
+            "page_owner needs page_extension": self.page_extension or not self.page_owner,
+            "debug_pagealloc needs page_extension": self.page_extension or not self.debug_pagealloc,
+            "kmemcheck excludes debug_pagealloc": not (self.kmemcheck and self.debug_pagealloc),
         }
         for rule, kept in rules.items():
             if not kept:
@@ -78,6 +84,11 @@ class Config:
     def internode_cache_bytes(self) -> int:
         """Alignment by ____cacheline_internodealigned_in_smp: none without SMP."""
         return 1 << self.internode_cache_shift if self.smp else 1
+
+    @property
+    def small_pages(self) -> bool:
+        """The direct map has pages of 4 KiB only, so that each can be hidden by itself (arch/x86/mm/init.c)."""
+        return self.debug_pagealloc or self.kmemcheck
 
     @property
     def split_ptlocks(self) -> bool:
@@ -96,5 +107,16 @@ NUMA = Config("Linux 4.0 SMP+NUMA", smp=True, numa=True, nr_cpus=8, nodes_shift=
 UP = Config("Linux 4.0 UP", smp=False, numa=False, nr_cpus=1, nodes_shift=0, numa_balancing=False)
 """A kernel for one CPU and one node: spinlocks have no bytes, statistics no per-cpu part."""
 
-CONFIGS = {"numa": NUMA, "up": UP}
-"""The configurations that are proven against real kernels, by the name that files use."""
+
+def _debug(c: Config) -> Config:
+    """The build that debugs its page allocator: what was freed is hidden, and pages have owners."""
+    return replace(c, name=f"{c.name}, debug", page_extension=True, page_owner=True, debug_pagealloc=True)
+
+
+CONFIGS = {
+    "numa": NUMA,
+    "up": UP,
+    "numa-debug": _debug(NUMA),
+    "up-debug": _debug(UP),
+}
+"""The configurations by the name that files use; ``numa`` and ``up`` are proven against real kernels."""

@@ -170,6 +170,11 @@ def migrate_mode(_: Config) -> dict[str, int]:
     return _enum("MIGRATE_ASYNC MIGRATE_SYNC_LIGHT MIGRATE_SYNC")
 
 
+def page_ext_flags(c: Config) -> dict[str, int]:
+    """Bit numbers in page_ext->flags, on a kernel that has it."""
+    return _enum(_when(c.page_extension, "PAGE_EXT_DEBUG_POISON PAGE_EXT_DEBUG_GUARD PAGE_EXT_OWNER"))
+
+
 ENUMS: dict[str, Callable[[Config], dict[str, int]]] = {
     "zone_type": zone_type,
     "pageflags": pageflags,
@@ -181,5 +186,6 @@ ENUMS: dict[str, Callable[[Config], dict[str, int]]] = {
     "pageblock_bits": pageblock_bits,
     "migrate_mode": migrate_mode,
     "migratetype": migratetype,
+    "page_ext_flags": page_ext_flags,
 }
 """Every enum of the layout, by name."""

@@ -106,6 +106,7 @@ def page(c: Config) -> Aggregate:
             "first_page" / ptr("struct page") * "tail: the compound page's head",
         ),
         *when(c.memcg, "mem_cgroup" / ptr("struct mem_cgroup") * "who is charged for it"),
+        *when(c.kmemcheck, "shadow" / ptr("void") * "which of its bytes were written: a byte for each"),
         *when(last_cpupid_outside, "_last_cpupid" / int_ * "CPU and process that used it last"),
         align=16,
     )

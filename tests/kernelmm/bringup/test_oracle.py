@@ -192,7 +192,7 @@ def test_direct_map(attached: Callable[[str], Any], name: str) -> None:
         raise AssertionError("all memory is mapped already")
 
     for start, end in [(0, 1 << 20), *((s * 4096, e * 4096) for s, e, _ in memblock.pfn_ranges())]:
-        for piece in tables.split_mem_range(start, end, memblock, gbpages=False):
+        for piece in tables.split_mem_range(start, end, memblock, 21):
             va = kernel.va(piece.start)
             top = va + piece.end - piece.start
             tables.map_range(kernel, va, top, piece.start, piece.shift, nothing)

@@ -34,7 +34,7 @@ def walk(machine: Any, va: int) -> tuple[int | None, int]:
 def test_pieces_cover_the_range_and_are_aligned(start: int, size: int, gbpages: bool) -> None:
     memblock = Memblock()
     memblock.add(start * PAGE, (start + size) * PAGE)
-    pieces = split_mem_range(start * PAGE, (start + size) * PAGE, memblock, gbpages)
+    pieces = split_mem_range(start * PAGE, (start + size) * PAGE, memblock, 30 if gbpages else 21)
     assert pieces[0].start == start * PAGE
     assert pieces[-1].end == (start + size) * PAGE
     for one, other in pairwise(pieces):
@@ -54,7 +54,7 @@ def test_edges_get_large_pages_if_there_is_memory_around_them() -> None:
     memblock = Memblock()
     memblock.add(0, 4 * GIB)
     assert split_mem_range(MIB, 3 * MIB, memblock) == [(MIB, 3 * MIB, 30)]
-    assert split_mem_range(MIB, 3 * MIB, memblock, gbpages=False) == [(MIB, 3 * MIB, 21)]
+    assert split_mem_range(MIB, 3 * MIB, memblock, 21) == [(MIB, 3 * MIB, 21)]
 
 
 # -- a machine's tables ---------------------------------------------------------------------------

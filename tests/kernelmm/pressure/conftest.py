@@ -30,6 +30,12 @@ class Console:
     def printk(self, line: str) -> None:
         self.lines.append(line)
 
+    def warn_order(self, mm: Mm, gfp_mask: int) -> None:
+        self.lines.append("WARNING")
+
+    def show_mem(self, mask: int) -> None:
+        self.lines.append("Mem-Info:")
+
     def warn_alloc_failed(self, mm: Mm, gfp_mask: int, order: int) -> None:
         self.failures.append((gfp_mask, order))
         self.on_failure()

@@ -34,6 +34,7 @@ def test_the_biggest_is_killed_and_its_pages_serve_the_request(lab, tasks):
     assert lab.on_lists() == lists - 800
     assert lab.console.lines == [
         "swapper/0 invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0",
+        "Mem-Info:",
         "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
         "[    2]  1000     2      300      300       1       0        0             0 small",
         "[    3]  1000     3      800      800       2       0        0             0 big",
