@@ -105,8 +105,19 @@ class Kallsyms(Mapping[str, int]):
         self._starts = starts
         self._addresses = addresses
 
+    @cached_property
+    def _all(self) -> dict[str, int]:
+        """Every name, once somebody has asked for all of them."""
+        names = (line[1:].decode("latin-1") for line in self._text.split(b"\n")[:-1])
+        found: dict[str, int] = {}
+        for name, address in zip(names, self._addresses.tolist(), strict=False):
+            found.setdefault(name, address)
+        return found
+
     def find(self, name: str) -> int | None:
         """The address of a symbol, None if there is none of that name."""
+        if "_all" in self.__dict__:
+            return self._all.get(name)
         line = _line(self._text, self._starts, name)
         return None if line is None else int(self._addresses[line])
 
@@ -117,10 +128,10 @@ class Kallsyms(Mapping[str, int]):
         return address
 
     def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(line[1:].decode("latin-1") for line in self._text.splitlines()))
+        return iter(self._all)
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        return len(self._all)
 
     def __repr__(self) -> str:
         return f"<Kallsyms: {len(self._addresses)} symbols>"
