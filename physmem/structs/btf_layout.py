@@ -266,10 +266,8 @@ class _Reader:
         if found.kind == Kind.PTR:
             return _Element(8, "ptr", name, dims=shape, target=self.spelling(found.ref))
         if found.kind == Kind.INT:
-            flags = self.btf.integer(found)[0]
-            if flags & _BOOL:
-                return _Element(found.ref, "bool", name, dims=shape)
-            return _Element(found.ref, "int", name, bool(flags & _SIGNED), shape)
+            signed = self._signed(found)
+            return _Element(found.ref, "bool" if signed is None else "int", name, signed, shape)
         if found.kind in (Kind.ENUM, Kind.ENUM64):
             return _Element(found.ref, "enum", name, dims=shape)
         if found.kind in _AGGREGATES:
@@ -292,8 +290,13 @@ class _Reader:
         inner = self._bare(member.type)
         if inner is None or inner.kind != Kind.INT or inner.ref != aggregate.ref or member.bits:
             return None
-        flags = self.btf.integer(inner)[0]
-        return None if flags & _BOOL else bool(flags & _SIGNED)
+        return self._signed(inner)
+
+    def _signed(self, integer: Type) -> bool | None:
+        """Whether an integer is signed; None for a bool."""
+        flags = self.btf.integer(integer)[0]
+        # The compilers of BTF before 1.22 do not say it of a signed char, which the per-CPU counters of 5.10 are.
+        return None if flags & _BOOL else bool(flags & _SIGNED) or integer.name == "signed char"
 
     # -- how C code writes it ------------------------------------------------------------------------
 

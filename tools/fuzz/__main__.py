@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -42,8 +44,10 @@ def fuzz(target: Target, runs: int, work: Path, seed: int, limit: int) -> Outcom
     (work / f"{target.name}.count").unlink(missing_ok=True)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     log = work / f"{target.name}.log"
-    with log.open("wb") as output:
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with log.open("wb") as output, tempfile.TemporaryDirectory(dir=memory) as scratch:
+        environment = {**os.environ, "TMPDIR": scratch}
+        status = subprocess.run(command, stdout=output, stderr=output, check=False, env=environment).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     text = log.read_text(errors="replace")
     lines = _STATUS.findall(text)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
-import os
+import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from physmem.e820 import MemoryMap
 from physmem.errors import PhysmemError
 from physmem.image import Image, VmcoreInfo, notes, open_image, vmcoreinfo
 from physmem.image.base import Extent, MappedImage
+from physmem.image.source import Source
 from physmem.inspect.buddyinfo import buddyinfo
 from physmem.inspect.check import check
 from physmem.inspect.page import inspect_page
@@ -77,13 +79,17 @@ def attempt(function: Callable[[bytes], None], data: bytes) -> None:
 # -- files ---------------------------------------------------------------------
 
 
-def _file_target(raw: bool = False) -> Callable[[bytes], None]:
-    folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    # Gone when the process is.
-    directory = tempfile.TemporaryDirectory(dir=folder)
-    path = Path(directory.name) / "image"
+def _scratch() -> Path:
+    """A file to be written again and again."""
+    folder = tempfile.mkdtemp(prefix="fuzz-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder) / "input"
 
-    def run(data: bytes, keep: object = directory) -> None:
+
+def _file_target(raw: bool = False) -> Callable[[bytes], None]:
+    path = _scratch()
+
+    def run(data: bytes) -> None:
         # A new file each time: one that is mapped must not be cut short.
         path.unlink(missing_ok=True)
         path.write_bytes(data)
@@ -154,28 +160,26 @@ def _notes(data: bytes) -> None:
 # -- what is in memory ---------------------------------------------------------
 
 
-class _Bytes:
-    """Bytes as physical memory from address 0 on."""
+class _Bytes(Source):
+    """Bytes in place of a file."""
 
-    class _Source:
-        path, compression = "fuzz", ""
+    def __init__(self, data: bytes) -> None:
+        self.path, self.compression, self.size = "fuzz", "", len(data)
+        self.data = data  # type: ignore[assignment]
 
-        def __init__(self, data: bytes) -> None:
-            self.data, self.size = data, len(data)
+    def close(self) -> None:
+        """Nothing is held."""
 
-        def close(self) -> None:
-            """Nothing is held."""
 
-    @classmethod
-    def image(cls, data: bytes) -> MappedImage:
-        source: Any = cls._Source(data)
-        return MappedImage(source, [Extent(0, len(data), 0)], (), {})
+def _memory(data: bytes) -> MappedImage:
+    """The bytes as physical memory from address 0 on."""
+    return MappedImage(_Bytes(data), [Extent(0, len(data), 0)], (), {})
 
 
 def _kallsyms(data: bytes) -> None:
     places = struct.unpack("<6I", data[:24].ljust(24, b"\0"))
     num_syms, names, table, index, offsets, base = (seeds.BASE + place for place in places)
-    memory = _Bytes.image(data[24:])
+    memory = _memory(data[24:])
     image = KernelImage(memory, seeds.BASE, 0, 1 << 30)
     anchors = {"_stext": seeds.BASE, "prb": seeds.BASE + 0x4000}
     candidates = [Tables(num_syms, names, table, index, offsets, base if places[5] else None, wide=not places[5])]
@@ -206,7 +210,7 @@ def _btf(data: bytes) -> None:
 
 def _paging(data: bytes) -> None:
     va = int.from_bytes(data[:8], "little")
-    memory = _Bytes.image(data[8:] or b"\0")
+    memory = _memory(data[8:] or b"\0")
     for levels in (4, 5):
         for address in (va, va | 0xFFFF << 48, 0xFFFFEA0000000000):
             with contextlib.suppress(PhysmemError):
@@ -216,10 +220,9 @@ def _paging(data: bytes) -> None:
 
 
 def _json(read: Callable[[Path], object]) -> Callable[[bytes], None]:
-    directory = tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
-    path = Path(directory.name) / "file"
+    path = _scratch()
 
-    def run(data: bytes, keep: object = directory) -> None:
+    def run(data: bytes) -> None:
         path.write_bytes(data)
         found = read(path)
         if isinstance(found, Layout):

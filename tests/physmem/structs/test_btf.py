@@ -373,3 +373,11 @@ def test_the_record_of_a_type(blob: bytes) -> None:
     with pytest.raises(LayoutError, match="no type 0"):
         btf.type(0)
     assert 30 < len(btf) < 60
+
+
+def test_a_signed_char_of_which_it_is_not_said(makers: ModuleType) -> None:
+    """As in the BTF of 5.10: the type has no flag that says it is signed."""
+    maker = makers.BtfMaker()
+    small = maker.add(makers.TYPEDEF, "s8", maker.integer("signed char", 1))
+    maker.aggregate("per_cpu_pageset", 1, [("stat_threshold", small, 0, 0)])
+    assert read_btf(maker.data()).struct("per_cpu_pageset").fields["stat_threshold"].signed is True
