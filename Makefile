@@ -9,7 +9,7 @@ ROOMS := $(shell grep -rl --include='*.py' --include='*.pxd' -e '^. room: ' -e '
 EXTRA = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kernelmm demo
@@ -22,9 +22,13 @@ lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tools/pxd.py --check
+	$(BIN)/python tools/house.py --check
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tools.bench
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -42,4 +46,8 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml setup.py $(ROOMS)
 
 $(VENV)/.lint: $(VENV)/.installed
 	$(PIP) $(call EXTRA,lint)
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) $(call EXTRA,docs)
 	touch $@

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Page scripts: allocator operations as text, one a line, and their results.
 
-===================  ==================================================================
+======================  ================================================================================
 ``a id nid order gfp``  alloc_pages_node (gfp in hex; nid -1 is the CPU's node); the page is ``id`` from now on
 ``f id order``          __free_pages
 ``F id order``          free_pages(page_address)
@@ -18,7 +18,7 @@
 ``k`` and 7 numbers     set fail_page_alloc: probability interval times space min_order ignore_wait ignore_highmem
 ``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up; ``K``: a ``k`` before the image (no result lines)
 ``#``                   a comment
-===================  ==================================================================
+======================  ================================================================================
 
 A result line is ``code pfn order migratetype count``: the migratetype of the PFN's pageblock and
 page_count after the operation; -1 where there is no page.  An operation on an id whose

@@ -81,6 +81,7 @@ class Program(click.Group):
             name, help=about, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]}
         )
         self.verbs = verbs
+        click.version_option(package_name="physmem", message="%(prog)s %(version)s")(self)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.verbs)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The switches of a kernel's .config that change what this package declares.
 
-Each field is the CONFIG_ option of the same name, in lower case.  What follows
+Each field is the ``CONFIG_*`` option of the same name, in lower case.  What follows
 from them by #define (MAX_NUMNODES, USE_SPLIT_PTE_PTLOCKS) is derived here, as
 include/linux/numa.h, mm_types.h and page-flags-layout.h do.
 """
