@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # What the compiled engine is made of: a change to one of these builds it anew.
 ROOMS := $(shell grep -rl --include='*.py' --include='*.pxd' -e '^. room: ' -e '^. Written by tools/pxd.py' physmem kernelmm)
-EXTRA = $(shell $(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"])')
+EXTRA = $(shell $(BIN)/python -c 'import shlex, tomllib; print(*map(shlex.quote, tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"]))')
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .PHONY: demo test lint bench docs clean
