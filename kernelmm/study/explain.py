@@ -13,9 +13,8 @@ import copy
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from kernelmm.machine import Machine
 from kernelmm.study.explain_calls import Performed, Request, parse_requests
 from kernelmm.study.explain_model import Call, Change, Explanation, Line, Operation
 from kernelmm.study.explain_recorder import Execution, Invocation, Recorder, Stored
@@ -24,6 +23,9 @@ from kernelmm.study.explain_values import Names, is_physical
 from kernelmm.study.run import MEMORY_FAULTS, memory_fault
 from kernelmm.study.trace import Event
 from physmem.errors import PhysmemError
+
+if TYPE_CHECKING:
+    from kernelmm.machine import Machine
 
 __all__ = ["explain", "watch"]
 

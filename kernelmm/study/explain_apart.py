@@ -14,8 +14,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from kernelmm.machine import Machine
 from kernelmm.study.explain import explain
 from kernelmm.study.explain_calls import parse_requests
 from kernelmm.study.explain_html import page
@@ -23,6 +23,9 @@ from kernelmm.study.explain_model import Explanation
 from physmem import engine
 from physmem.errors import PhysmemError, UsageError
 from physmem.structs import known
+
+if TYPE_CHECKING:
+    from kernelmm.machine import Machine
 
 __all__ = ["explain_copy"]
 
@@ -66,7 +69,7 @@ def _files(machine: Machine, folder: Path) -> tuple[Path | None, Path | None]:
 
 def _here(machine: Machine, image: Path, operations: Sequence[str], html: str | os.PathLike[str] | None) -> Explanation:
     layout, symbols = _files(machine, image.parent)
-    with Machine.attach(image, layout, symbols) as copy, copy.on_cpu(machine.cpu):
+    with type(machine).attach(image, layout, symbols) as copy, copy.on_cpu(machine.cpu):
         copy.debug_vm = machine.debug_vm
         found = explain(copy, operations)
         found.image = machine.dump.image.path

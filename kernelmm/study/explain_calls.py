@@ -20,14 +20,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kernelmm import gfp
 from kernelmm.core import mmzone
-from kernelmm.machine import Machine
 from kernelmm.pressure import compaction, direct, kswapd, slowpath
 from physmem import abi, address
 from physmem.errors import UsageError
 from physmem.inspect.what import Region, locate, parse_what
+
+if TYPE_CHECKING:
+    from kernelmm.machine import Machine
 
 __all__ = ["Bound", "Performed", "Request", "parse_requests"]
 

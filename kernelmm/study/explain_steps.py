@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kernelmm.core import mmzone
-from kernelmm.machine import Machine
 from kernelmm.study.explain_model import Call, Change, Explanation, Line
 from kernelmm.study.explain_values import Names
 from physmem import abi, address
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zones import nodes
+
+if TYPE_CHECKING:
+    from kernelmm.machine import Machine
 
 __all__ = ["MAX_STEPS", "Step", "film", "steps"]
 

@@ -11,7 +11,7 @@ from kernelmm.core import page as page_fields
 from kernelmm.machine import Machine
 from kernelmm.study.explain import explain
 from kernelmm.study.explain_text import call_lines
-from kernelmm.study.quiz import Lab, Question
+from kernelmm.study.quiz_model import Lab, Question
 from physmem import abi, address
 from physmem.errors import UsageError
 

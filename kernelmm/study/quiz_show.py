@@ -6,8 +6,10 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from html import escape
+from typing import TYPE_CHECKING
 
-from kernelmm.study.quiz import Quiz
+if TYPE_CHECKING:
+    from kernelmm.study.quiz_model import Quiz
 
 __all__ = ["fragment", "page", "text"]
 

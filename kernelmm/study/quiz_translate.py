@@ -6,7 +6,7 @@ from __future__ import annotations
 from random import Random
 
 from kernelmm.machine import Machine
-from kernelmm.study.quiz import Lab, Question
+from kernelmm.study.quiz_model import Lab, Question
 from physmem import paging
 from physmem.inspect.explain import AddressExplanation, explain_address
 

@@ -10,7 +10,7 @@ from kernelmm.machine import Machine
 from kernelmm.study.explain import watch
 from kernelmm.study.explain_model import Call
 from kernelmm.study.explain_text import call_lines
-from kernelmm.study.quiz import Lab, Question
+from kernelmm.study.quiz_model import Lab, Question
 from physmem import abi, address
 
 __all__ = ["make"]
