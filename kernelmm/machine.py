@@ -29,6 +29,7 @@ from kernelmm.core.free import __free_pages as free_struct_pages
 from kernelmm.core.mm import Mm
 from kernelmm.debug import access
 from kernelmm.debug.aids import install
+from kernelmm.debug.atomic import AtomicSleep, NoAids
 from kernelmm.page_view import PageView
 from kernelmm.study import script as page_script
 from kernelmm.study.debug_vm import DebugVm
@@ -391,6 +392,22 @@ class Machine:
         access.write(self.kernel, addr, data)
 
     # -- debugging aids ------------------------------------------------------
+
+    @property
+    def debug_atomic_sleep(self) -> bool:
+        """Whether allocations that may wait are reported where nobody may (CONFIG_DEBUG_ATOMIC_SLEEP).
+
+        The context is ``mm.in_interrupt``, ``mm.preempt_count`` and ``mm.irqs_off``.
+        """
+        return self.mm.aids is not None and self.mm.aids.atomic_sleep is not None
+
+    @debug_atomic_sleep.setter
+    def debug_atomic_sleep(self, on: bool) -> None:
+        if self.mm.aids is None:
+            self.mm.aids = NoAids()
+        self.mm.aids.atomic_sleep = AtomicSleep() if on else None
+        self.mm.alloc_aids = on
+        self.mm.set_debugging()
 
     def page_owner(self) -> str:
         """Who has allocated which page, as /sys/kernel/debug/page_owner says; per-cpu lists are drained, as there.

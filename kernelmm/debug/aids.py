@@ -13,6 +13,7 @@ from kernelmm.bringup.printk import printk
 from kernelmm.core import mmzone, page, vmstat
 from kernelmm.core.mm import Mm
 from kernelmm.debug import pagealloc
+from kernelmm.debug.atomic import NoAids
 from kernelmm.debug.owner import PageOwner
 from kernelmm.debug.page_ext import PageExt, alloc_sections
 from kernelmm.study.reporter import RATELIMIT_BURST, RATELIMIT_INTERVAL, RateLimit
@@ -21,7 +22,7 @@ from physmem import abi, address
 __all__ = ["Aids", "install", "page_ext_init"]
 
 
-class Aids:
+class Aids(NoAids):
     """The debugging aids of one kernel.  Which of them are on is in its memory; it is looked up once.
 
     :ivar unmapping: frames that are free have no mapping
@@ -29,10 +30,12 @@ class Aids:
     :ivar owner: what notes who allocates a page, or None
     """
 
+    owner: PageOwner | None = None
+
     def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
         self.kernel = kernel
         self.ext = PageExt(kernel)
-        self.owner: PageOwner | None = None
         self.poison_limit = RateLimit(RATELIMIT_INTERVAL * kernel.mm.hz, RATELIMIT_BURST)
         self.look()
 
