@@ -4,13 +4,37 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
 from physmem.cli.common import DumpOptions, dump_options, echo_json, example, hex64, json_option
 from physmem.image.output import replacing
 
+if TYPE_CHECKING:
+    from physmem.dump import Dump
+    from physmem.structs.layout import Layout
+
 __all__ = ["command"]
+
+#: Of a kernel that tells everything, what reading its memory needs.
+_STRUCTS = """
+    page folio slab ptdesc zone pglist_data free_area per_cpu_pages per_cpu_zonestat per_cpu_nodestat per_cpu_pageset
+    mem_section mem_section_usage list_head zonelist zoneref lruvec hstate vm_event_state uts_namespace new_utsname
+    resource cpumask
+""".split()
+_ENUMS = """
+    pageflags pagetype zone_type zone_stat_item node_stat_item numa_stat_item migratetype lru_list zone_flags
+    pgdat_flags zone_watermarks vm_event_item pageblock_bits compound_dtor_id node_states
+""".split()
+_SYMBOLS = """
+    _text _stext _etext _sdata _edata _end init_uts_ns swapper_pg_dir init_top_pgt init_level4_pgt phys_base
+    page_offset_base vmemmap_base vmalloc_base mem_section node_data contig_page_data mem_map max_pfn nr_cpu_ids
+    __per_cpu_offset __cpu_online_mask cpu_online_bits vm_stat vm_zone_stat vm_node_stat vm_numa_stat vm_numa_event
+    vm_event_states zero_pfn zero_page_pfn empty_zero_page huge_zero_pfn huge_zero_page huge_zero_folio
+    transparent_hugepage_flags hugetlb_max_hstate free_huge_page iomem_resource boot_pageset boot_zonestats
+    nr_swap_pages
+""".split()
 
 
 @click.command(epilog=example("physmem layout A.vmcore.xz -o layout.json"))
@@ -21,17 +45,18 @@ __all__ = ["command"]
 def command(image: str, output: str | None, options: DumpOptions, as_json: bool) -> None:
     """Write the struct layouts, constants and symbols by which IMAGE is understood.
 
-    The file is for --layout and for --symbols of images that say too little themselves.  With -o, --json says what was
-    written.
+    The file is for --layout and for --symbols of images that say too little themselves.  Of a kernel that carries all
+    its types and symbols, those are written that its memory management needs.  With -o, --json says what was written.
     """
     with options.open(image) as dump:
-        content = json.loads(dump.layout.to_json())
-        content["addresses"] = {name: hex64(address) for name, address in sorted(dump.symbols.items())}
+        layout, symbols = _found(dump)
+        content = json.loads(layout.to_json())
+        content["addresses"] = {name: hex64(address) for name, address in sorted(symbols.items())}
         summary = {
-            "structs": len(dump.layout.structs),
-            "enums": len(dump.layout.enums),
-            "constants": len(dump.layout.constants),
-            "symbols": len(dump.symbols),
+            "structs": len(layout.structs),
+            "enums": len(layout.enums),
+            "constants": len(layout.constants),
+            "symbols": len(symbols),
             "layout_source": dump.layout.source,
             "symbols_source": dump.symbols.source,
         }
@@ -47,3 +72,20 @@ def command(image: str, output: str | None, options: DumpOptions, as_json: bool)
             f"{click.format_filename(output)}: {summary['structs']} structs, {summary['enums']} enums,"
             f" {summary['constants']} constants, {summary['symbols']} symbols"
         )
+
+
+def _found(dump: Dump) -> tuple[Layout, dict[str, int]]:
+    """The layout and the symbols that are written."""
+    from physmem.kallsyms import KernelSymbols
+    from physmem.structs.btf_layout import LazyLayout
+    from physmem.structs.layout import Layout
+
+    layout = dump.layout
+    if isinstance(layout, LazyLayout):
+        structs = [layout.structs[tag] for tag in _STRUCTS if tag in layout.structs]
+        enums = {name: layout.enums[name] for name in _ENUMS if name in layout.enums}
+        layout = Layout.of(structs, enums, dict(layout.constants), layout.source)
+    symbols = dump.symbols
+    if isinstance(symbols, KernelSymbols):
+        return layout, {name: symbols[name] for name in _SYMBOLS if name in symbols}
+    return layout, dict(symbols.items())

@@ -72,3 +72,12 @@ def test_per_cpu_lists_are_listed(call):
     listed = [line.split(": ")[1].split() for line in lines if line.startswith("order ") and ": " in line]
     orders = [int(line.split()[1]) for line in lines if line.startswith("order ") and ": " in line]
     assert sum(len(pfns) << order for pfns, order in zip(listed, orders, strict=True)) == 379
+
+
+def test_a_layout_that_was_written_is_enough(call, tmp_path):
+    path = tmp_path / "layout.json"
+    code, out, _ = call("layout", NEW, "-o", str(path))
+    assert (code, out.split(": ")[0]) == (0, str(path))
+    plain = call("check", NEW)
+    assert call("check", NEW, "--layout", str(path), "--symbols", str(path)) == plain
+    assert call("pagetypeinfo", NEW, "--layout", str(path)) == call("pagetypeinfo", NEW)
