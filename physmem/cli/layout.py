@@ -22,11 +22,11 @@ _STRUCTS = """
     page folio slab ptdesc zone pglist_data free_area per_cpu_pages per_cpu_zonestat per_cpu_nodestat per_cpu_pageset
     mem_section mem_section_usage list_head zonelist zoneref lruvec hstate vm_event_state uts_namespace new_utsname
     resource cpumask
-""".split()
+"""
 _ENUMS = """
     pageflags pagetype zone_type zone_stat_item node_stat_item numa_stat_item migratetype lru_list zone_flags
     pgdat_flags zone_watermarks vm_event_item pageblock_bits compound_dtor_id node_states
-""".split()
+"""
 _SYMBOLS = """
     _text _stext _etext _sdata _edata _end init_uts_ns swapper_pg_dir init_top_pgt init_level4_pgt phys_base
     page_offset_base vmemmap_base vmalloc_base mem_section node_data contig_page_data mem_map max_pfn nr_cpu_ids
@@ -34,7 +34,7 @@ _SYMBOLS = """
     vm_event_states zero_pfn zero_page_pfn empty_zero_page huge_zero_pfn huge_zero_page huge_zero_folio
     transparent_hugepage_flags hugetlb_max_hstate free_huge_page iomem_resource boot_pageset boot_zonestats
     nr_swap_pages
-""".split()
+"""
 
 
 @click.command(epilog=example("physmem layout A.vmcore.xz -o layout.json"))
@@ -82,10 +82,10 @@ def _found(dump: Dump) -> tuple[Layout, dict[str, int]]:
 
     layout = dump.layout
     if isinstance(layout, LazyLayout):
-        structs = [layout.structs[tag] for tag in _STRUCTS if tag in layout.structs]
-        enums = {name: layout.enums[name] for name in _ENUMS if name in layout.enums}
+        structs = [layout.structs[tag] for tag in _STRUCTS.split() if tag in layout.structs]
+        enums = {name: layout.enums[name] for name in _ENUMS.split() if name in layout.enums}
         layout = Layout.of(structs, enums, dict(layout.constants), layout.source)
     symbols = dump.symbols
     if isinstance(symbols, KernelSymbols):
-        return layout, {name: symbols[name] for name in _SYMBOLS if name in symbols}
+        return layout, {name: symbols[name] for name in _SYMBOLS.split() if name in symbols}
     return layout, dict(symbols.items())
