@@ -15,6 +15,7 @@ _VERBS = {
     "page-owner": "kernelmm.cli.page_owner",
     "quiz": "kernelmm.cli.quiz",
     "validate": "kernelmm.cli.validate",
+    "replay": "kernelmm.cli.replay",
 }
 
 main = Program("kernelmm", _VERBS, "Run Linux's page allocator on the memory of a machine.")
