@@ -69,18 +69,18 @@ class DebugVm:
 
     def move_freepages(self, mm: Mm, start: int, end: int) -> None:
         """A pageblock's pages are of one zone."""
-        zones = {mmzone.page_zone(mm, address.page_off(mm, address.pfn_to_page(mm, pfn))) for pfn in (start, end)}
+        zones = {mmzone.page_zone(mm, written(mm, address.pfn_to_page(mm, pfn))) for pfn in (start, end)}
         if len(zones) > 1:
             self.reporter.vm_bug_on("page_zone(start_page) != page_zone(end_page)", PAGE_ALLOC_C, 1068)
 
     def nid(self, mm: Mm, page: int, zone: int) -> None:
         """Each of them is of its node."""
-        if page_fields.nid(mm, address.page_off(mm, page)) != mmzone.zone_nid(mm, address.off(mm, zone)):
+        if page_fields.nid(mm, written(mm, page)) != mmzone.zone_nid(mm, address.off(mm, zone)):
             self.reporter.vm_bug_on_page(mm, page, "page_to_nid(page) != zone_to_nid(zone)", PAGE_ALLOC_C, 1073)
 
     def pageblock(self, mm: Mm, page: int, pfn: int) -> None:
         """``set_pfnblock_flags_mask``: the zone of a pageblock spans it."""
-        zone = mmzone.page_zone(mm, address.page_off(mm, page))
+        zone = mmzone.page_zone(mm, written(mm, page))
         if not mmzone.spans_pfn(mm, address.off(mm, zone), pfn):
             self.reporter.vm_bug_on_page(mm, page, "!zone_spans_pfn(zone, pfn)", PAGE_ALLOC_C, 6161)
 
@@ -184,6 +184,14 @@ class DebugVm:
         """There is a reference to drop."""
         if page_fields.count(mm, at) == 0:
             self.reporter.vm_bug_on_page(mm, page_at(mm, at), "atomic_read(&page->_count) == 0", MM_H, 340)
+
+
+def written(mm: Mm, page: int) -> int:
+    """Physical address of a ``struct page``, which a page array that is not all written out may not have yet."""
+    at = address.page_off(mm, page)
+    if mm.deferred is not None:
+        mm.deferred.write_out(at)
+    return at
 
 
 def page_at(mm: Mm, at: int) -> int:

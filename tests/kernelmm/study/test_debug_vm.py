@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kernelmm import Machine, VmBugOn
+from kernelmm import Machine, VmBugOn, gfp
 from kernelmm.gfp import __GFP_COMP, GFP_KERNEL
 from kernelmm.study.debug_vm import page_at
 from physmem.errors import AddressError
@@ -162,3 +162,14 @@ def test_a_struct_page_is_found_by_its_physical_address(machine: Machine) -> Non
         assert page_at(machine.mm, machine.dump.virt_to_phys(page)) == page
     with pytest.raises(AddressError, match="no entry of the page array"):
         page_at(machine.mm, 64)
+
+
+def test_a_page_array_that_is_not_all_written_out_fails_no_assertion() -> None:
+    machine = Machine.boot("64M")
+    machine.debug_vm = True
+    # Of every mobility, so that pageblocks change hands while none of their pages was ever used.
+    masks = (gfp.GFP_ATOMIC, gfp.GFP_ATOMIC | gfp.__GFP_RECLAIMABLE, gfp.GFP_ATOMIC | gfp.__GFP_MOVABLE)
+    pages = [(machine.alloc_pages(mask | gfp.__GFP_NOWARN, order), order) for order in (2, 0, 9, 3) for mask in masks]
+    for page, order in pages:
+        assert page is not None
+        machine.free_block(page, order)
