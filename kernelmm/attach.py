@@ -14,6 +14,7 @@ from kernelmm.pressure.fields import Fields
 from physmem import abi, address
 from physmem.dump import Dump
 from physmem.errors import AbsentError, CorruptionError, LayoutError, UnsupportedError
+from physmem.memory_model import usemap_size
 from physmem.ram import Ram
 from physmem.space import UNMAPPED
 from physmem.structs.layout import Layout
@@ -99,7 +100,9 @@ def numbers(dump: Dump) -> dict[str, int]:
     def optional(name: str) -> int:
         return layout.enum("zone_stat_item").get(name, layout.enum("vm_event_item").get(name, -1))
 
-    sections_per_root = layout.constant("SECTIONS_PER_ROOT")
+    # A flat memory map has no sections, but pageblock flags in each zone.
+    sparse = layout.has("mem_section")
+    sections_per_root = layout.constant("SECTIONS_PER_ROOT") if sparse else 1
     return {
         "smp": smp,
         "numa": numa,
@@ -157,13 +160,15 @@ def numbers(dump: Dump) -> dict[str, int]:
         "zlc_z_to_n": layout.offsetof("zonelist_cache", "z_to_n") if numa else 0,
         "zlc_fullzones": layout.offsetof("zonelist_cache", "fullzones") if numa else 0,
         "zlc_last_full_zap": layout.offsetof("zonelist_cache", "last_full_zap") if numa else 0,
-        "section_pageblock_flags": layout.offsetof("mem_section", "pageblock_flags"),
-        "sizeof_mem_section": layout.sizeof("mem_section"),
-        "pfn_section_shift": layout.constant("PFN_SECTION_SHIFT"),
-        "pfn_section_mask": layout.constant("PAGES_PER_SECTION") - 1,
+        "flatmem": not sparse,
+        "zone_pageblock_flags": 0 if sparse else zone("pageblock_flags"),
+        "section_pageblock_flags": layout.offsetof("mem_section", "pageblock_flags") if sparse else 0,
+        "sizeof_mem_section": layout.sizeof("mem_section") if sparse else 0,
+        "pfn_section_shift": layout.constant("PFN_SECTION_SHIFT") if sparse else 0,
+        "pfn_section_mask": layout.constant("PAGES_PER_SECTION") - 1 if sparse else 0,
         "root_section_shift": sections_per_root.bit_length() - 1,
         "root_section_mask": sections_per_root - 1,
-        "nr_section_roots": layout.constant("NR_SECTION_ROOTS"),
+        "nr_section_roots": layout.constant("NR_SECTION_ROOTS") if sparse else 0,
         "nr_free_cma_pages": optional("NR_FREE_CMA_PAGES"),
         "nr_pages_scanned": layout.enumerator("NR_PAGES_SCANNED"),
         "nr_file_dirty": layout.enumerator("NR_FILE_DIRTY"),
@@ -182,7 +187,7 @@ def numbers(dump: Dump) -> dict[str, int]:
         "pg_hwpoison": layout.enum("pageflags").get("PG_hwpoison", -1),
         "var_node_data": variable("node_data") if numa else 0,
         "contig_page_data": 0 if numa else dump.symbols["contig_page_data"],
-        "var_mem_section": variable("mem_section"),
+        "var_mem_section": variable("mem_section") if sparse else 0,
         "var_vm_stat": variable("vm_stat"),
         "var_gfp_allowed_mask": variable("gfp_allowed_mask"),
         "var_page_group_by_mobility_disabled": variable("page_group_by_mobility_disabled"),
@@ -271,6 +276,9 @@ def require_present(mm: Mm, dump: Dump) -> None:
             zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
             if not dump.field(zone, "zone", "present_pages"):
                 continue
+            if mm.flatmem:
+                size = usemap_size(*(dump.field(zone, "zone", f) for f in ("zone_start_pfn", "spanned_pages")))
+                need(dump.field(zone, "zone", "pageblock_flags"), size, f"pageblock flags of zone {index}")
             for cpu in range(mm.nr_cpus):
                 pageset = dump.field(zone, "zone", "pageset") + mm.per_cpu_offset(cpu)
                 need(pageset, layout.sizeof("per_cpu_pageset"), f"pageset of node {nid} zone {index} CPU {cpu}")
@@ -279,11 +287,11 @@ def require_present(mm: Mm, dump: Dump) -> None:
             gap = ranges.first_gap(phys, phys + (1 << mm.memmap_shift))
             if gap is not None:
                 raise AbsentError(gap, 1 << mm.memmap_shift, f"page array from pfn {(chunk << mm.memmap_shift) >> 6}")
-    for name in ("vm_stat", "mem_section", "gfp_allowed_mask", "jiffies"):
+    for name in ("vm_stat", "mem_map" if mm.flatmem else "mem_section", "gfp_allowed_mask", "jiffies"):
         need(dump.symbols[name], 8, name)
     for cpu in range(mm.nr_cpus):
         need(mm.percpu_vm_event_states + mm.per_cpu_offset(cpu), layout.sizeof("vm_event_state"), "vm_event_states")
-    for section in range(-(-dump.max_pfn >> mm.pfn_section_shift)):
+    for section in range(0 if mm.flatmem else -(-dump.max_pfn >> mm.pfn_section_shift)):
         root = mm.as_u64[(mm.var_mem_section + 8 * (section >> mm.root_section_shift)) >> 3]
         if root:
             entry = root + (section & mm.root_section_mask) * mm.sizeof_mem_section

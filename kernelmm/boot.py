@@ -15,7 +15,7 @@ from kernelmm.attach import come_alive, numbers, task_stack
 from kernelmm.bringup import pagesets, tables, zonelists
 from kernelmm.bringup.deferred import DeferredRam
 from kernelmm.bringup.kernel import N_CPU, N_MEMORY, N_ONLINE, N_POSSIBLE, Kernel, Zone
-from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, RELEASE, LinkMap, link, linux_banner, load
+from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, LinkMap, link, linux_banner, load
 from kernelmm.bringup.live import LiveImage
 from kernelmm.bringup.memblock import Memblock
 from kernelmm.bringup.meminit import mem_init_print_info
@@ -23,12 +23,12 @@ from kernelmm.bringup.memmap import memmap_init_zone
 from kernelmm.bringup.printk import printk
 from kernelmm.bringup.release import dma_contiguous_reserve, free_all_bootmem, init_cma_reserved_areas
 from kernelmm.bringup.rounding import div_round_up, round_down, round_up
-from kernelmm.bringup.sections import memory_present, sparse_init
+from kernelmm.bringup.sections import sparse_init, sparse_memory_present_with_active_regions
 from kernelmm.bringup.sysctl import ZONELIST_ORDERS
 from kernelmm.bringup.variables import KERNEL_STACK_OFFSET, THREAD_SIZE
 from kernelmm.bringup.vmcoreinfo import crash_save_vmcoreinfo_init, vmcoreinfo
 from kernelmm.bringup.watermarks import init_per_zone_wmark_min
-from kernelmm.bringup.zones import find_dma_reserve, zone_sizes_init
+from kernelmm.bringup.zones import memblock_find_dma_reserve, zone_sizes_init
 from kernelmm.core.mm import Mm
 from kernelmm.debug.aids import install, page_ext_init
 from kernelmm.debug.options import NO_DEBUG, Debug, early_params
@@ -36,9 +36,10 @@ from kernelmm.pressure import kswapd, owners
 from kernelmm.study.faults import setup_fail_page_alloc
 from physmem.dump import Dump
 from physmem.e820 import MemoryMap
-from physmem.errors import UnsupportedError, UsageError
+from physmem.errors import UsageError
 from physmem.image import VmcoreInfo
 from physmem.image.vmcoreinfo import encode
+from physmem.memory_model import MemoryModel
 from physmem.ram import Ram
 from physmem.ranges import Ranges
 from physmem.structs.linux_4_0 import NUMA, Config
@@ -105,7 +106,6 @@ def boot(config: BootConfig) -> Booted:
     """Bring a machine up until its pages are free.
 
     :raises UsageError: there cannot be such a machine, or it has too little memory to boot
-    :raises UnsupportedError: the kernel's build is not one that can be booted here
     """
     config = replace(config, kernel=config.debug.build(config.kernel))
     _check(config)
@@ -119,17 +119,15 @@ def boot(config: BootConfig) -> Booted:
     load(kernel, image)
     tables.setup_kernel_mapping(kernel, image.start, image.end)
     memblock = Memblock()
-    printk(kernel, linux_banner())
+    printk(kernel, linux_banner(image.release))
     for region in config.memory.regions:
         printk(kernel, f"BIOS-e820: {region}")
     setup_arch(kernel, memblock, config, image)
-    dump = start_kernel(kernel, memblock, config)
+    dump = start_kernel(kernel, memblock, config, image)
     return Booted(kernel, kernel.mm, dump)
 
 
 def _check(config: BootConfig) -> None:
-    if not config.kernel.sparsemem_vmemmap:
-        raise UnsupportedError("not modelled: booting a kernel without a virtual memory map (SPARSEMEM_VMEMMAP)")
     for name in ("mem", "kernelcore", "movablecore", "cma"):
         if getattr(config, name) < 0:
             raise UsageError(f"{name}={getattr(config, name)}: less than nothing")
@@ -185,7 +183,7 @@ def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: Li
     initmem_init(kernel, memblock, config)
     if config.cma:
         dma_contiguous_reserve(kernel, memblock, config.cma)
-    find_dma_reserve(kernel, memblock)
+    memblock_find_dma_reserve(kernel, memblock)
     paging_init(kernel, memblock, config)
 
 
@@ -213,9 +211,9 @@ def initmem_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None
 
 def paging_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
     """``paging_init``: sections with their page array, and zones."""
-    for start_pfn, end_pfn, nid in memblock.pfn_ranges():
-        memory_present(kernel, memblock, nid, start_pfn, end_pfn)
-    sparse_init(kernel, memblock)
+    if kernel.model is not MemoryModel.FLATMEM:
+        sparse_memory_present_with_active_regions(kernel, memblock)
+        sparse_init(kernel, memblock)
     kernel.set_var("required_kernelcore", config.kernelcore // PAGE_SIZE)
     kernel.set_var("required_movablecore", config.movablecore // PAGE_SIZE)
 
@@ -228,7 +226,7 @@ def paging_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
 # -- start_kernel -----------------------------------------------------------------
 
 
-def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig) -> Dump:
+def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig, image: LinkMap) -> Dump:
     """``start_kernel``, from ``setup_per_cpu_areas`` on."""
     # As the kernel does with CPUs of which the firmware tells no node: they take turns.
     node_of = [cpu % len(config.memory.nodes) for cpu in range(config.cpus)]
@@ -246,7 +244,7 @@ def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig) -> Dump
     built = f"Built {len(kernel.nodes())} zonelists in {order} order, mobility grouping {grouping}"
     printk(kernel, f"{built}.  Total pages: {kernel.var('vm_total_pages')}")
     memblock.store(kernel)
-    dump = start_mm(kernel, config.cpus)
+    dump = start_mm(kernel, config.cpus, image.release)
     install(kernel)
     free_all_bootmem(kernel, memblock)
     printk(kernel, mem_init_print_info(kernel))
@@ -293,10 +291,10 @@ def prandom_init(kernel: Kernel) -> None:
             kernel.set_var("net_rand_state", value, i, cpu)
 
 
-def start_mm(kernel: Kernel, cpus: int) -> Dump:
+def start_mm(kernel: Kernel, cpus: int, release: str) -> Dump:
     """The page array and the zones are there: from now on the allocator's core can run."""
     # Since 4.10 Linux says phys_base itself, too; drgn counts on it.
-    said = vmcoreinfo(kernel.layout, kernel.symbols, RELEASE) | {"NUMBER(phys_base)": str(kernel.phys_base)}
+    said = vmcoreinfo(kernel.layout, kernel.symbols, release) | {"NUMBER(phys_base)": str(kernel.phys_base)}
     text = encode(said)
     crash_save_vmcoreinfo_init(kernel, text)
     image = LiveImage(kernel.ram, cpus, text)

@@ -292,11 +292,12 @@ class Machine:
         if page is None:
             raise AddressError(0, "NULL is not a struct page")
         mm = self.mm
-        first = (page - mm.mem_map) >> abi.SIZEOF_PAGE_SHIFT
+        first = self.dump.page_map.pfn(page) if mm.sectioned else (page - mm.mem_map) >> abi.SIZEOF_PAGE_SHIFT
         for pfn in (first, first + count - 1):
             if page % abi.SIZEOF_PAGE or not 0 <= pfn < self.dump.max_pfn or not address.pfn_has_page(mm, pfn):
                 what = "not a struct page" if pfn == first else f"{count} pages from here leave the page array"
-                raise AddressError(page, f"{what}: the page array begins at {mm.mem_map:#x}, {self._pfns}")
+                begins = "is in sections" if mm.sectioned else f"begins at {mm.mem_map:#x}"
+                raise AddressError(page, f"{what}: the page array {begins}, {self._pfns}")
         self._write_out(page, count)
 
     def _write_out(self, page: int, count: int) -> None:

@@ -11,13 +11,13 @@ cdef inline uint64_t lookup(AddressSpace space, uint64_t va) except? 0xBAD0BAD0B
     cdef uint64_t chunk
     if va < space.page_offset or va & 7:
         return 18446744073709551615
-    if va >= space.mem_map:
-        chunk = va - space.mem_map >> space.memmap_shift
+    if va >= space.vmemmap:
+        chunk = va - space.vmemmap >> space.memmap_shift
         if chunk < space.memmap_chunks:
             phys = space.memmap[chunk]
             if phys >= space.size:
                 return 18446744073709551615
-            return phys + (va - space.mem_map & space.memmap_mask)
+            return phys + (va - space.vmemmap & space.memmap_mask)
     phys = va - space.page_offset
     if phys < space.size:
         return phys
@@ -42,6 +42,8 @@ cdef inline uint64_t page_off(AddressSpace space, uint64_t page) except? 0xBAD0B
     cdef uint64_t chunk
     cdef uint64_t phys
     if page < space.mem_map or page & abi.SIZEOF_PAGE - 1:
+        if space.sectioned:
+            return space.section_page_off(page)
         space.bad_page_pointer(page)
     chunk = page - space.mem_map >> space.memmap_shift
     if chunk >= space.memmap_chunks:
@@ -52,9 +54,13 @@ cdef inline uint64_t page_off(AddressSpace space, uint64_t page) except? 0xBAD0B
     return phys + (page - space.mem_map & space.memmap_mask)
 
 cdef inline uint64_t page_to_pfn(AddressSpace space, uint64_t page) except? 0xBAD0BAD0BAD0BAD0:
+    if space.sectioned:
+        return space.section_page_to_pfn(page)
     return page - space.mem_map >> abi.SIZEOF_PAGE_SHIFT
 
 cdef inline uint64_t pfn_to_page(AddressSpace space, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0:
+    if space.sectioned:
+        return space.section_pfn_to_page(pfn)
     return space.mem_map + (pfn << abi.SIZEOF_PAGE_SHIFT)
 
 cdef inline bint pfn_has_page(AddressSpace space, uint64_t pfn) except -1:

@@ -38,13 +38,13 @@ def lookup(space: AddressSpace, va: u64) -> u64:
     chunk: u64
     if va < space.page_offset or va & 7:
         return 0xFFFFFFFFFFFFFFFF
-    if va >= space.mem_map:
-        chunk = (va - space.mem_map) >> space.memmap_shift
+    if va >= space.vmemmap:
+        chunk = (va - space.vmemmap) >> space.memmap_shift
         if chunk < space.memmap_chunks:
             phys = space.memmap[chunk]
             if phys >= space.size:
                 return 0xFFFFFFFFFFFFFFFF
-            return phys + ((va - space.mem_map) & space.memmap_mask)
+            return phys + ((va - space.vmemmap) & space.memmap_mask)
     phys = va - space.page_offset
     if phys < space.size:
         return phys
@@ -74,6 +74,8 @@ def page_off(space: AddressSpace, page: u64) -> u64:
     chunk: u64
     phys: u64
     if page < space.mem_map or page & (abi.SIZEOF_PAGE - 1):
+        if space.sectioned:
+            return space.section_page_off(page)
         space.bad_page_pointer(page)
     chunk = (page - space.mem_map) >> space.memmap_shift
     if chunk >= space.memmap_chunks:
@@ -85,17 +87,21 @@ def page_off(space: AddressSpace, page: u64) -> u64:
 
 
 def page_to_pfn(space: AddressSpace, page: u64) -> u64:
-    """PFN of a ``struct page *`` (FLATMEM and SPARSEMEM_VMEMMAP)."""
+    """``page_to_pfn``: linear, but where the page array is in sections, by the section in the page's flags."""
+    if space.sectioned:
+        return space.section_page_to_pfn(page)
     return (page - space.mem_map) >> abi.SIZEOF_PAGE_SHIFT
 
 
 def pfn_to_page(space: AddressSpace, pfn: u64) -> u64:
-    """``struct page *`` of a PFN (FLATMEM and SPARSEMEM_VMEMMAP)."""
+    """``pfn_to_page``: linear, but where the page array is in sections, for each section."""
+    if space.sectioned:
+        return space.section_pfn_to_page(pfn)
     return space.mem_map + (pfn << abi.SIZEOF_PAGE_SHIFT)
 
 
 def pfn_has_page(space: AddressSpace, pfn: u64) -> bool:
-    """Whether the page array has an entry for this PFN, so that its ``struct page`` can be read."""
+    """``pfn_valid``: the page array has an entry for this PFN, so that its ``struct page`` can be read."""
     chunk: u64 = (pfn << abi.SIZEOF_PAGE_SHIFT) >> space.memmap_shift
     if chunk >= space.memmap_chunks:
         return False

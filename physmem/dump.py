@@ -18,12 +18,24 @@ import numpy.typing as npt
 
 from physmem import paging
 from physmem.derived import DERIVED, release_of
-from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError
+from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError, UnsupportedError
 from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
 from physmem.image.write import Mapping
 from physmem.kallsyms import KernelSymbols
 from physmem.kernel_layout import find_kallsyms, own_layout
 from physmem.memory import PhysicalMemory
+from physmem.memory_model import (
+    FLAT_SHIFT,
+    Linear,
+    MemoryModel,
+    PageMap,
+    Sectioned,
+    flat_chunks,
+    model_of,
+    section_chunks,
+    section_cover,
+    section_mem_maps,
+)
 from physmem.ram import Ram
 from physmem.regions import KERNEL_IMAGE_SIZE, KernelImage, PageTables, Regions
 from physmem.space import UNMAPPED, AddressSpace
@@ -37,6 +49,8 @@ __all__ = ["KERNEL_IMAGE_SIZE", "Dump", "open_dump"]
 
 #: More nodes than any x86-64 kernel is built for (NODES_SHIFT is at most 10).
 _MAX_NODES = 1024
+#: A flat page array of 16 TiB of memory.
+_MAX_FLAT_CHUNKS = 1 << 22
 
 
 def open_dump(
@@ -261,20 +275,67 @@ class Dump:
         return top
 
     @cached_property
+    def model(self) -> MemoryModel:
+        """The kernel's memory model."""
+        return model_of(self.layout, has_sections="mem_section" in self.symbols)
+
+    @cached_property
     def mem_map(self) -> int:
-        """Kernel address of the ``struct page`` of PFN 0: VMEMMAP_START, or on FLATMEM the variable ``mem_map``."""
-        if "mem_section" in self.symbols:
-            return self.regions.vmemmap
-        return self.u64(self.symbols["mem_map"])
+        """Kernel address of the ``struct page`` of PFN 0: VMEMMAP_START, or on FLATMEM the variable ``mem_map``.
+
+        :raises UnsupportedError: classic sparse memory has no such address
+        """
+        if self.model is MemoryModel.SPARSEMEM:
+            raise UnsupportedError(f"{self.image.path}: a page array in sections has no one beginning")
+        return (
+            self.regions.vmemmap if self.model is MemoryModel.SPARSEMEM_VMEMMAP else self.u64(self.symbols["mem_map"])
+        )
+
+    @cached_property
+    def section_bases(self) -> npt.NDArray[np.uint64]:
+        """Of each section of classic sparse memory, where the ``struct page`` of PFN 0 would be; 0: it has no array."""
+        shift = self.layout.constant("PFN_SECTION_SHIFT")
+        count = -(-self.max_pfn >> shift)
+        bases = section_mem_maps(self.memory, self.layout, self.virt_to_phys, self.symbols["mem_section"], count)
+        # An array that is not in memory as a whole is none.
+        phys = section_chunks(bases, shift, self.sizeof_page, self.page_offset)
+        bytes_each = self.sizeof_page << shift
+        end = self.memory.ranges.end
+        inside = (
+            (phys != np.uint64(UNMAPPED)) & (phys < np.uint64(end)) & (np.uint64(end) - phys >= np.uint64(bytes_each))
+        )
+        return np.where(inside, bases, np.uint64(0))
+
+    @cached_property
+    def page_map(self) -> PageMap:
+        """PFNs and the addresses of their ``struct page``, each into the other."""
+        if self.model is MemoryModel.SPARSEMEM:
+            return Sectioned(self.section_bases, self.layout.constant("PFN_SECTION_SHIFT"), self.sizeof_page)
+        start = self._flat_start if self.model is MemoryModel.FLATMEM else 0
+        return Linear(self.mem_map, self.sizeof_page, self.max_pfn, start)
+
+    @cached_property
+    def _flat_start(self) -> int:
+        """The first PFN of a flat page array, which begins with a whole block of the largest order."""
+        start = min(self.field(pgdat, "pglist_data", "node_start_pfn") for pgdat in self.pgdats.values())
+        return start & -self.layout.constant("MAX_ORDER_NR_PAGES")
 
     @cached_property
     def memmap(self) -> tuple[npt.NDArray[np.uint64], int]:
-        """Physical address of each chunk of the page array (UNMAPPED where there is none), and log2 of its bytes."""
+        """Physical address of each chunk of the page array (UNMAPPED where there is none), and log2 of its bytes.
+
+        :raises CorruptionError: a flat page array that no machine has
+        """
         size = self.max_pfn * self.sizeof_page
-        if "mem_section" in self.symbols:
+        if self.model is MemoryModel.SPARSEMEM_VMEMMAP:
             return paging.chunks(self.tables, self.pgd, self.mem_map, self.mem_map + size, self.regions.levels)
-        base = self.mem_map - self.page_offset
-        return base + (np.arange(-(-size >> 21), dtype=np.uint64) << np.uint64(21)), 21
+        if self.model is MemoryModel.SPARSEMEM:
+            shift = self.layout.constant("PFN_SECTION_SHIFT")
+            chunks = section_chunks(self.section_bases, shift, self.sizeof_page, self.page_offset)
+            return chunks, shift + self.sizeof_page.bit_length() - 1
+        if size >> FLAT_SHIFT > _MAX_FLAT_CHUNKS:
+            raise CorruptionError("page_array", f"a flat page array of {size:#x} bytes")
+        return flat_chunks(self.mem_map, self._flat_start, self.max_pfn, self.page_offset), FLAT_SHIFT
 
     def pages(self, start: int, stop: int, fields: list[str]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.bool_]]:
         """The ``struct page`` of PFNs [start, stop): a structured array with ``fields``, and which of them exist.
@@ -307,16 +368,28 @@ class Dump:
     def space(self, ram: Ram) -> dict[str, object]:
         """The keyword arguments of an :class:`AddressSpace` (or of a subclass) over ``ram``."""
         memmap, shift = self.memmap
-        return {
+        space: dict[str, object] = {
             "page_offset": self.page_offset,
             "start_kernel_map": self.start_kernel_map,
             "phys_base": self.phys_base,
             "kernel_image_size": self.regions.kernel_image_size,
-            "mem_map": self.mem_map,
             "memmap": np.ascontiguousarray(memmap).data,
             "memmap_shift": shift,
             "list_poison1": self.layout.constant("LIST_POISON1"),
             "list_poison2": self.layout.constant("LIST_POISON2"),
+        }
+        if self.model is MemoryModel.SPARSEMEM_VMEMMAP:
+            return space | {"mem_map": self.mem_map}
+        # The page array is in the direct map.
+        space["vmemmap"] = UNMAPPED
+        if self.model is MemoryModel.FLATMEM:
+            return space | {"mem_map": self.mem_map}
+        return space | {
+            "mem_map": UNMAPPED,
+            "sections": self.section_bases.data,
+            "section_cover": section_cover(memmap, shift, ram.size).data,
+            "section_shift": self.layout.constant("PFN_SECTION_SHIFT"),
+            "sections_pgshift": self.layout.constant("SECTIONS_PGSHIFT"),
         }
 
     def address_space(self, ram: Ram) -> AddressSpace:

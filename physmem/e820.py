@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
@@ -187,7 +187,7 @@ class MemoryMap:
         try:
             given = _affinity(affinity) if affinity else 1 if nodes is None else nodes
             result = cls.of(regions, given)
-            return replace(result, distances=_with(result.distances, distances)) if distances else result
+            return result.with_distances(distances) if distances else result
         except UsageError as error:
             raise UsageError(f"{source}: {error}") from None
 
@@ -228,6 +228,13 @@ class MemoryMap:
             raise UsageError(f"a limit of {limit:#x} leaves a node without memory between nodes that have some")
         n = len(populated)
         return MemoryMap(tuple(kept), tuple(populated), tuple(row[:n] for row in self.distances[:n]))
+
+    def with_distances(self, told: Mapping[tuple[int, int], int]) -> MemoryMap:
+        """The same map with some distances (from node, to node) changed.
+
+        :raises UsageError: there is no such node, or it cannot be so far
+        """
+        return replace(self, distances=_with(self.distances, dict(told)))
 
     def text(self) -> str:
         """The map as text; :meth:`from_text` gives it back."""

@@ -18,10 +18,18 @@ cdef class AddressSpace:
     cdef public uint64_t phys_base
     cdef public uint64_t kernel_image_size
     cdef public uint64_t mem_map
+    cdef public uint64_t vmemmap
     cdef public uint64_t[::1] memmap
     cdef public uint64_t memmap_chunks
     cdef public uint32_t memmap_shift
     cdef public uint64_t memmap_mask
+    cdef public bint sectioned
+    cdef public uint64_t[::1] sections
+    cdef public uint64_t nr_sections
+    cdef public uint32_t[::1] section_cover
+    cdef public uint32_t section_shift
+    cdef public uint64_t section_bytes
+    cdef public uint32_t sections_pgshift
     cdef public uint64_t list_poison1
     cdef public uint64_t list_poison2
 
@@ -31,5 +39,17 @@ cdef class AddressSpace:
     @cython.locals(mask=uint64_t)
     cpdef bad_page_pointer(self, uint64_t page)
 
-    @cython.locals(end=uint64_t)
+    @cython.locals(phys=uint64_t, start=uint64_t, piece=uint64_t, nr=uint64_t, i=uint32_t)
+    cpdef uint64_t section_page_off(self, uint64_t page) except? 0xBAD0BAD0BAD0BAD0
+
+    @cython.locals(at=uint64_t, piece=uint64_t, nr=uint64_t, start=uint64_t)
+    cpdef uint64_t section_pfn(self, uint64_t page) except? 0xBAD0BAD0BAD0BAD0
+
+    @cython.locals(at=uint64_t, nr=uint64_t, start=uint64_t)
+    cpdef uint64_t section_page_to_pfn(self, uint64_t page) except? 0xBAD0BAD0BAD0BAD0
+
+    @cython.locals(nr=uint64_t, base=uint64_t)
+    cpdef uint64_t section_pfn_to_page(self, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0
+
+    @cython.locals(chunk=uint64_t, is_page=bint)
     cpdef broken_list(self, uint64_t entry)

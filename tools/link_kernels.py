@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, RELEASE, link  # noqa: E402
+from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, link  # noqa: E402
 from kernelmm.bringup.vmcoreinfo import vmcoreinfo  # noqa: E402
 from physmem.structs.known import fingerprint  # noqa: E402
 from physmem.structs.linux_4_0 import CONFIGS  # noqa: E402
@@ -25,13 +25,13 @@ from physmem.structs.linux_4_0 import CONFIGS  # noqa: E402
 def data(name: str, config: str, start: int) -> dict[str, object]:
     """The content of one file."""
     image = link(CONFIGS[config], start)
-    note = vmcoreinfo(image.layout, image.symbols, RELEASE)
+    note = vmcoreinfo(image.layout, image.symbols, image.release)
     symbols = {symbol: f"{address:#x}" for symbol, address in sorted(image.symbols.items())}
     return {"name": name, "config": config, "fingerprint": fingerprint(note), "symbols": symbols}
 
 
 def main() -> None:
-    for config in ("numa", "up", "numa-debug", "up-debug"):
+    for config in CONFIGS:
         for suffix, start in (("", PHYSICAL_START), ("-low", LOW_START)):
             name = f"kernelmm-4.0.0-{config}{suffix}"
             path = ROOT / "physmem" / "structs" / "known" / f"{name}.json"

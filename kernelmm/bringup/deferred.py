@@ -82,11 +82,12 @@ class DeferredRam(Ram):
 
     def defer(self, span: Span) -> None:
         """Leave a part of the page array, all zeros so far, until it is used: at first, all pages are reserved."""
-        self._spans.append(span)
-        self._spans.sort()
-        self._starts = [known.phys for known in self._spans]
+        index = bisect_right(self._starts, span.phys)
+        self._spans.insert(index, span)
+        self._starts.insert(index, span.phys)
         # A huge page of the host's for every entry that is written would be as much memory as not deferring.
-        self.buffer.madvise(mmap.MADV_NOHUGEPAGE, span.phys, span.end - span.phys)
+        first = span.phys & -mmap.PAGESIZE
+        self.buffer.madvise(mmap.MADV_NOHUGEPAGE, first, span.end - first)
 
     def span(self, phys: int) -> Span | None:
         """The span that the entry at ``phys`` is in, if it is in one."""

@@ -20,6 +20,7 @@ from kernelmm.bringup.variables import SCALARS, VARIABLES
 from kernelmm.core.mm import Mm
 from physmem.dump import Dump
 from physmem.errors import LayoutError
+from physmem.memory_model import FLAT_SHIFT, MemoryModel, flat_chunks, model_of, section_chunks, section_mem_maps
 from physmem.paging import chunks
 from physmem.ram import Ram
 from physmem.space import UNMAPPED
@@ -57,6 +58,7 @@ class Kernel:
     :param layout: the kernel's structs, enums and constants
     :param symbols: its variables
     :param phys_base: physical address that __START_KERNEL_map would map
+    :ivar model: its memory model
     """
 
     def __init__(self, ram: Ram, layout: Layout, symbols: Symbols, phys_base: int = 0) -> None:
@@ -68,6 +70,7 @@ class Kernel:
         self.start_kernel_map = layout.constant("__START_KERNEL_map")
         self.smp = layout.has("per_cpu_pageset", "stat_threshold")
         self.numa = layout.has("zone", "node")
+        self.model = model_of(layout, has_sections=layout.has("mem_section"))
         self.max_nr_zones = layout.constant("MAX_NR_ZONES")
         self._node_zones = layout.offsetof("pglist_data", "node_zones")
         self._sizeof_zone = layout.sizeof("zone")
@@ -238,11 +241,33 @@ class Kernel:
             raise RuntimeError("the page allocator does not run yet")
         return self._mm
 
+    def pfn_to_page(self, pfn: int) -> int:
+        """``pfn_to_page``: ``struct page *``."""
+        if self.model is MemoryModel.SPARSEMEM:
+            nr = pfn >> self.layout.constant("PFN_SECTION_SHIFT")
+            root, rest = divmod(nr, self.layout.constant("SECTIONS_PER_ROOT"))
+            section = self.var("mem_section", root) + rest * self.layout.sizeof("mem_section")
+            base = self.get(section, "mem_section.section_mem_map") & self.layout.constant("SECTION_MAP_MASK")
+        else:
+            flat = self.model is MemoryModel.FLATMEM
+            base = self.var("mem_map") if flat else self.layout.constant("VMEMMAP_START")
+        return base + pfn * self.layout.sizeof("page")
+
     def memmap(self, end_pfn: int) -> tuple[npt.NDArray[np.uint64], int]:
         """Physical address of each chunk of the page array up to ``end_pfn``, and log2 of a chunk's bytes."""
+        size = self.layout.sizeof("page")
+        if self.model is MemoryModel.FLATMEM:
+            start = self.get(self.node_data(0), "pglist_data.node_start_pfn")
+            start &= -self.layout.constant("MAX_ORDER_NR_PAGES")
+            return flat_chunks(self.var("mem_map"), start, end_pfn, self.page_offset), FLAT_SHIFT
+        if self.model is MemoryModel.SPARSEMEM:
+            shift = self.layout.constant("PFN_SECTION_SHIFT")
+            count = div_round_up(end_pfn, 1 << shift)
+            bases = section_mem_maps(self.ram, self.layout, self.phys, self.symbols["mem_section"], count)
+            return section_chunks(bases, shift, size, self.page_offset), shift + size.bit_length() - 1
         start = self.layout.constant("VMEMMAP_START")
         pgd = self.phys(self.symbols["init_level4_pgt"])
-        return chunks(self.ram, pgd, start, start + end_pfn * self.layout.sizeof("page"))
+        return chunks(self.ram, pgd, start, start + end_pfn * size)
 
     def page_runs(self, start_pfn: int, end_pfn: int) -> Iterator[tuple[int, int, int]]:
         """Where the page array's entries of [start_pfn, end_pfn) are: (first pfn, end pfn, physical address).

@@ -35,7 +35,7 @@ __all__ = [
 
 #: What ``uname -s``, ``-n``, ``-r``, ``-v``, ``-m`` and ``domainname`` say.
 RELEASE = "4.0.0-kernelmm"
-UTSNAME = ("Linux", "(none)", RELEASE, "#1 SMP", "x86_64", "(none)")
+_VERSION = "#1 SMP"
 
 #: CONFIG_PHYSICAL_START: just above ZONE_DMA.
 PHYSICAL_START = 16 << 20
@@ -68,12 +68,14 @@ class LinkMap:
     :ivar start: physical address of its first byte, where it is loaded
     :ivar end: physical address behind its last byte (``_end``)
     :ivar symbols: address of every symbol; of a per-CPU variable its offset
+    :ivar release: what ``uname -r`` says: with the memory model, if that is not today's (CONFIG_LOCALVERSION)
     """
 
     layout: Layout
     start: int
     end: int
     symbols: Symbols
+    release: str = RELEASE
 
 
 class _Cursor:
@@ -104,6 +106,8 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
     :param start: a multiple of 2 MiB; the page tables map the image by pages of that size
     """
     structs = layout(config)
+    # VMCOREINFO does not tell memory models apart.
+    release = RELEASE if config.sparsemem_vmemmap else f"{RELEASE}-{config.model}"
     here = _Cursor(structs.constant("__START_KERNEL_map") + start)
     here.mark("_text")
     here.mark("_stext")
@@ -112,7 +116,7 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
     here.mark("_etext")
 
     here.mark("__start_rodata", PAGE_SIZE)
-    here.place("linux_banner", len(linux_banner()) + 2)
+    here.place("linux_banner", len(linux_banner(release)) + 2)
     for name in _zone_names(structs):
         here.place(f"zone_name.{name}", 8)
     here.place("zone_names", 8 * structs.constant("MAX_NR_ZONES"))
@@ -151,7 +155,7 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
     words = div_round_up(structs.constant("MAX_NUMNODES"), 64)
     symbols["node_online_map"] = symbols["node_states"] + 8 * words
     end = here.address - structs.constant("__START_KERNEL_map")
-    return LinkMap(structs, start, end, Symbols(symbols, "link map"))
+    return LinkMap(structs, start, end, Symbols(symbols, "link map"), release)
 
 
 def load(kernel: Kernel, image: LinkMap) -> None:
@@ -162,7 +166,7 @@ def load(kernel: Kernel, image: LinkMap) -> None:
 
     for name in _FUNCTIONS:
         write(name, _FUNCTION_BODY)
-    write("linux_banner", linux_banner().encode() + b"\n")
+    write("linux_banner", linux_banner(image.release).encode() + b"\n")
     names = _zone_names(image.layout)
     for name in names:
         write(f"zone_name.{name}", name.encode())
@@ -171,7 +175,8 @@ def load(kernel: Kernel, image: LinkMap) -> None:
     write("log_buf", struct.pack("<Q", image.symbols["__log_buf"]))
     write("log_buf_len", struct.pack("<I", LOG_BUF_LEN))
     # A kref of 2, then the strings, in 65 bytes each.
-    write("init_uts_ns", struct.pack("<I", 2) + b"".join(s.encode().ljust(65, b"\0") for s in UTSNAME))
+    utsname = ("Linux", "(none)", image.release, _VERSION, "x86_64", "(none)")
+    write("init_uts_ns", struct.pack("<I", 2) + b"".join(s.encode().ljust(65, b"\0") for s in utsname))
     kernel.init_list_head(image.symbols["vmap_area_list"])
     for variable in VARIABLES:
         if variable.exists(image.layout) and variable.ctype in SCALARS:
@@ -183,9 +188,9 @@ def load(kernel: Kernel, image: LinkMap) -> None:
     kernel.set_var("jiffies_64", initial_jiffies(hz))
 
 
-def linux_banner() -> str:
+def linux_banner(release: str = RELEASE) -> str:
     """The first line of the kernel's log."""
-    return f"Linux version {RELEASE} (kernelmm) {UTSNAME[3]}"
+    return f"Linux version {release} (kernelmm) {_VERSION}"
 
 
 def _zone_names(structs: Layout) -> list[str]:

@@ -91,9 +91,13 @@ def units_per_allocation(used: int, node_of: list[int]) -> int:
 def setup_boot_pagesets(kernel: Kernel) -> None:
     """The end of ``build_all_zonelists``: until a zone has pagesets, a freed page goes straight to the free lists."""
     for cpu in kernel.possible_cpus():
-        pageset = kernel.per_cpu_ptr(kernel.symbols["boot_pageset"], cpu)
-        pageset_init(kernel, pageset)
-        pageset_set_batch(kernel, pageset, 0)
+        setup_pageset(kernel, kernel.per_cpu_ptr(kernel.symbols["boot_pageset"], cpu), 0)
+
+
+def setup_pageset(kernel: Kernel, pageset: int, batch: int) -> None:
+    """``setup_pageset``: an empty pageset with a given batch."""
+    pageset_init(kernel, pageset)
+    pageset_set_batch(kernel, pageset, batch)
 
 
 def setup_per_cpu_pageset(kernel: Kernel) -> None:
@@ -101,11 +105,25 @@ def setup_per_cpu_pageset(kernel: Kernel) -> None:
     size = kernel.layout.sizeof("per_cpu_pageset")
     pointer = kernel.symbols["__per_cpu_end"] if kernel.smp else kernel.var("pcpu_base_addr")
     for zone in kernel.populated_zones():
-        kernel.set(zone.at, "zone.pageset", pointer)
-        for cpu in kernel.possible_cpus():
-            pageset_init(kernel, kernel.per_cpu_ptr(pointer, cpu))
-            pageset_set_high_and_batch(kernel, zone, kernel.per_cpu_ptr(pointer, cpu))
+        setup_zone_pageset(kernel, zone, pointer)
         pointer += size
+
+
+def setup_zone_pageset(kernel: Kernel, zone: Zone, pointer: int) -> None:
+    """``setup_zone_pageset``: a zone's pagesets, one for each possible CPU.
+
+    :param pointer: the per-cpu pointer that was allocated for them
+    """
+    kernel.set(zone.at, "zone.pageset", pointer)
+    for cpu in kernel.possible_cpus():
+        zone_pageset_init(kernel, zone, cpu)
+
+
+def zone_pageset_init(kernel: Kernel, zone: Zone, cpu: int) -> None:
+    """``zone_pageset_init``: one CPU's pageset of a zone."""
+    pageset = kernel.per_cpu_ptr(kernel.get(zone.at, "zone.pageset"), cpu)
+    pageset_init(kernel, pageset)
+    pageset_set_high_and_batch(kernel, zone, pageset)
 
 
 def pageset_init(kernel: Kernel, pageset: int) -> None:
@@ -134,14 +152,15 @@ def pageset_set_high_and_batch(kernel: Kernel, zone: Zone, pageset: int) -> None
 
 def pageset_set_batch(kernel: Kernel, pageset: int, batch: int) -> None:
     """``pageset_set_batch``: up to six batches."""
-    _pageset_update(kernel, pageset, 6 * batch, max(1, batch))
+    pageset_update(kernel, pageset, 6 * batch, max(1, batch))
 
 
 def pageset_set_high(kernel: Kernel, pageset: int, high: int) -> None:
     """``pageset_set_high``: up to ``high`` pages, in batches of a quarter, but at most 96."""
-    _pageset_update(kernel, pageset, high, max(1, min(high // 4, PAGE_SHIFT * 8)))
+    pageset_update(kernel, pageset, high, max(1, min(high // 4, PAGE_SHIFT * 8)))
 
 
-def _pageset_update(kernel: Kernel, pageset: int, high: int, batch: int) -> None:
+def pageset_update(kernel: Kernel, pageset: int, high: int, batch: int) -> None:
+    """``pageset_update``."""
     kernel.set(pageset, "per_cpu_pageset.pcp.high", high)
     kernel.set(pageset, "per_cpu_pageset.pcp.batch", batch)

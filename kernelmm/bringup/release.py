@@ -192,9 +192,13 @@ def init_cma_reserved_pageblock(kernel: Kernel, pfn: int) -> None:
     mmzone.set_pageblock_migratetype(mm, pfn, mm.migrate_cma)
     page.set_count(mm, at, 1)
     free_pages(mm, address.pfn_to_page(mm, pfn), abi.PAGEBLOCK_ORDER)
-    # adjust_managed_page_count
-    kernel.add(_zone(kernel, pfn), "zone.managed_pages", abi.PAGEBLOCK_NR_PAGES)
-    kernel.set_var("totalram_pages", kernel.var("totalram_pages") + abi.PAGEBLOCK_NR_PAGES)
+    adjust_managed_page_count(kernel, pfn, abi.PAGEBLOCK_NR_PAGES)
+
+
+def adjust_managed_page_count(kernel: Kernel, pfn: int, count: int) -> None:
+    """``adjust_managed_page_count``: the zone of a page has more pages to manage."""
+    kernel.add(_zone(kernel, pfn), "zone.managed_pages", count)
+    kernel.set_var("totalram_pages", kernel.var("totalram_pages") + count)
 
 
 def _zone(kernel: Kernel, pfn: int) -> int:

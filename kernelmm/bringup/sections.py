@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Sections: the sparse memory map (mm/sparse.c, mm/sparse-vmemmap.c).
+"""Sections: the sparse memory map, classic or virtual (mm/sparse.c, mm/sparse-vmemmap.c).
 
 Physical memory is cut into sections of 128 MiB.  A section that has memory at all is *present*: it has
 entries in the page array, whether its memory is whole or not, and a *usemap* with four bits for each of
@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.memblock import Memblock
-from kernelmm.bringup.rounding import div_round_up
+from kernelmm.bringup.rounding import div_round_up, round_up
 from kernelmm.bringup.tables import vmemmap_populate
+from physmem.memory_model import MemoryModel
 
 __all__ = ["memory_present", "present_sections", "section_ptr", "sparse_init", "sparse_init_one_section"]
 
@@ -73,6 +74,12 @@ def memory_present(kernel: Kernel, memblock: Memblock, nid: int, start_pfn: int,
         maps[maps == 0] = nid << SECTION_NID_SHIFT | SECTION_MARKED_PRESENT
 
 
+def sparse_memory_present_with_active_regions(kernel: Kernel, memblock: Memblock) -> None:
+    """``sparse_memory_present_with_active_regions``: mark the sections of all memory."""
+    for start_pfn, end_pfn, nid in memblock.pfn_ranges():
+        memory_present(kernel, memblock, nid, start_pfn, end_pfn)
+
+
 def sparse_init(kernel: Kernel, memblock: Memblock) -> None:
     """``sparse_init``: give every present section its usemap and its part of the page array.
 
@@ -91,14 +98,29 @@ def sparse_init(kernel: Kernel, memblock: Memblock) -> None:
     for _, run in runs:
         usemap = memblock.alloc(usemap_size * len(run), nid=0, what="pageblock flags")
         usemaps |= {nr: usemap + i * usemap_size for i, nr in enumerate(run)}
+    populate = populate_node if kernel.model is MemoryModel.SPARSEMEM_VMEMMAP else sparse_mem_maps_populate_node
+    mem_maps: dict[int, int] = {}
     for nid, run in runs:
-        populate_node(kernel, memblock, nid, run)
+        mem_maps |= populate(kernel, memblock, nid, run)
     for nr in sections:
-        sparse_init_one_section(kernel, at[nr], nr, kernel.va(usemaps[nr]))
+        sparse_init_one_section(kernel, at[nr], nr, mem_maps[nr], kernel.va(usemaps[nr]))
 
 
-def populate_node(kernel: Kernel, memblock: Memblock, nid: int, run: list[int]) -> None:
-    """``sparse_mem_maps_populate_node``: back the page array of the sections in ``run``, in one piece if possible."""
+def sparse_mem_maps_populate_node(kernel: Kernel, memblock: Memblock, nid: int, run: list[int]) -> dict[int, int]:
+    """``sparse_mem_maps_populate_node`` without a virtual memory map: memory for the page array of the sections in
+    ``run``, in one piece if possible; where each section's part is.
+    """
+    size = round_up(_memmap_size(kernel), PAGE_SIZE)
+    whole = memblock.try_alloc(size * len(run), PAGE_SIZE, nid, MAX_DMA_ADDRESS)
+    if whole is not None:
+        return {nr: kernel.va(whole + i * size) for i, nr in enumerate(run)}
+    return {nr: kernel.va(memblock.alloc(size, PAGE_SIZE, nid, MAX_DMA_ADDRESS, what="the page array")) for nr in run}
+
+
+def populate_node(kernel: Kernel, memblock: Memblock, nid: int, run: list[int]) -> dict[int, int]:
+    """``sparse_mem_maps_populate_node`` with one: back the page array of the sections in ``run``, in one piece if
+    possible; where each section's part is.
+    """
     size = _memmap_size(kernel)
     whole = memblock.try_alloc(size * len(run), PMD_SIZE, nid, MAX_DMA_ADDRESS)
 
@@ -115,20 +137,24 @@ def populate_node(kernel: Kernel, memblock: Memblock, nid: int, run: list[int]) 
     start = kernel.layout.constant("VMEMMAP_START")
     for nr in run:
         vmemmap_populate(kernel, start + nr * size, start + (nr + 1) * size, table, block)
+    return {nr: start + nr * size for nr in run}
 
 
-def sparse_init_one_section(kernel: Kernel, section: int, nr: int, usemap: int) -> None:
+def sparse_init_one_section(kernel: Kernel, section: int, nr: int, mem_map: int, usemap: int) -> None:
     """``sparse_init_one_section``: enter the page array and the usemap of a present section.
 
     :param section: ``struct mem_section *``
+    :param mem_map: the section's part of the page array, a kernel address
     :param usemap: its pageblock flags, a kernel address
     """
-    start = kernel.layout.constant("VMEMMAP_START")
-    mem_map = start + nr * _memmap_size(kernel)
-    coded = mem_map - (nr << kernel.layout.constant("PFN_SECTION_SHIFT")) * kernel.layout.sizeof("page")
     flags = SECTION_MARKED_PRESENT | SECTION_HAS_MEM_MAP
-    kernel.set(section, "mem_section.section_mem_map", coded | flags)
+    kernel.set(section, "mem_section.section_mem_map", sparse_encode_mem_map(kernel, mem_map, nr) | flags)
     kernel.set(section, "mem_section.pageblock_flags", usemap)
+
+
+def sparse_encode_mem_map(kernel: Kernel, mem_map: int, nr: int) -> int:
+    """``sparse_encode_mem_map``: where a section's page array would begin if it began with PFN 0."""
+    return mem_map - (nr << kernel.layout.constant("PFN_SECTION_SHIFT")) * kernel.layout.sizeof("page")
 
 
 def _memmap_size(kernel: Kernel) -> int:

@@ -20,12 +20,12 @@ from physmem.errors import UsageError
 __all__ = [
     "SYSCTLS",
     "ZONELIST_ORDERS",
-    "set_lowmem_reserve_ratio",
-    "set_min_free_kbytes",
-    "set_min_slab_ratio",
-    "set_min_unmapped_ratio",
-    "set_numa_zonelist_order",
-    "set_percpu_pagelist_fraction",
+    "lowmem_reserve_ratio_sysctl_handler",
+    "min_free_kbytes_sysctl_handler",
+    "numa_zonelist_order_handler",
+    "percpu_pagelist_fraction_sysctl_handler",
+    "sysctl_min_slab_ratio_sysctl_handler",
+    "sysctl_min_unmapped_ratio_sysctl_handler",
 ]
 
 #: What ``numa_zonelist_order`` may be.
@@ -34,7 +34,7 @@ ZONELIST_ORDERS = {"default": ZONELIST_ORDER_DEFAULT, "node": ZONELIST_ORDER_NOD
 MIN_PERCPU_PAGELIST_FRACTION = 8
 
 
-def set_min_free_kbytes(kernel: Kernel, kbytes: int) -> None:
+def min_free_kbytes_sysctl_handler(kernel: Kernel, kbytes: int) -> None:
     """``min_free_kbytes``: what all zones together keep free; all watermarks follow."""
     _within("min_free_kbytes", kbytes, 0, (1 << 31) - 1)
     kernel.set_var("min_free_kbytes", kbytes)
@@ -42,7 +42,7 @@ def set_min_free_kbytes(kernel: Kernel, kbytes: int) -> None:
     setup_per_zone_wmarks(kernel)
 
 
-def set_lowmem_reserve_ratio(kernel: Kernel, ratios: Sequence[int]) -> None:
+def lowmem_reserve_ratio_sysctl_handler(kernel: Kernel, ratios: Sequence[int]) -> None:
     """``lowmem_reserve_ratio``: for each zone but the highest; a larger ratio is a smaller reserve."""
     if len(ratios) >= kernel.max_nr_zones:
         raise UsageError(f"lowmem_reserve_ratio: {len(ratios)} values, there are {kernel.max_nr_zones - 1}")
@@ -51,7 +51,7 @@ def set_lowmem_reserve_ratio(kernel: Kernel, ratios: Sequence[int]) -> None:
     setup_per_zone_lowmem_reserve(kernel)
 
 
-def set_percpu_pagelist_fraction(kernel: Kernel, fraction: int) -> None:
+def percpu_pagelist_fraction_sysctl_handler(kernel: Kernel, fraction: int) -> None:
     """``percpu_pagelist_fraction``: a CPU keeps up to this fraction of each zone at hand; 0 is the default."""
     if fraction:
         _within("percpu_pagelist_fraction", fraction, MIN_PERCPU_PAGELIST_FRACTION, (1 << 31) - 1)
@@ -63,17 +63,23 @@ def set_percpu_pagelist_fraction(kernel: Kernel, fraction: int) -> None:
                 pageset_set_high_and_batch(kernel, zone, pageset)
 
 
-def set_numa_zonelist_order(kernel: Kernel, order: str) -> None:
+def parse_numa_zonelist_order(order: str) -> int:
+    """``__parse_numa_zonelist_order``: ``default``, ``node`` or ``zone``, or their first letters, small or large."""
+    for name, value in ZONELIST_ORDERS.items():
+        if order[:1].lower() == name[0] and (len(order) == 1 or order.lower() == name):
+            return value
+    raise UsageError(f"zonelist order {order[:20]!r}: there are {', '.join(ZONELIST_ORDERS)}")
+
+
+def numa_zonelist_order_handler(kernel: Kernel, order: str) -> None:
     """``numa_zonelist_order``: ``default``, ``node`` or ``zone``; the zonelists are built anew if it changes."""
-    if order not in ZONELIST_ORDERS:
-        raise UsageError(f"numa_zonelist_order {order[:20]!r}: there are {', '.join(ZONELIST_ORDERS)}")
-    value = ZONELIST_ORDERS[order]
+    value = parse_numa_zonelist_order(order)
     if kernel.numa and value != kernel.var("user_zonelist_order"):
         kernel.set_var("user_zonelist_order", value)
         build_all_zonelists(kernel)
 
 
-def set_min_unmapped_ratio(kernel: Kernel, percent: int) -> None:
+def sysctl_min_unmapped_ratio_sysctl_handler(kernel: Kernel, percent: int) -> None:
     """``min_unmapped_ratio``: page cache that zone_reclaim leaves, percent of each zone."""
     kernel.set_var("sysctl_min_unmapped_ratio", _within("min_unmapped_ratio", percent, 0, 100))
     for zone in kernel.zones():
@@ -81,7 +87,7 @@ def set_min_unmapped_ratio(kernel: Kernel, percent: int) -> None:
         kernel.set(zone.at, "zone.min_unmapped_pages", managed * percent // 100)
 
 
-def set_min_slab_ratio(kernel: Kernel, percent: int) -> None:
+def sysctl_min_slab_ratio_sysctl_handler(kernel: Kernel, percent: int) -> None:
     """``min_slab_ratio``: slab pages that zone_reclaim leaves, percent of each zone."""
     kernel.set_var("sysctl_min_slab_ratio", _within("min_slab_ratio", percent, 0, 100))
     for zone in kernel.zones():
@@ -91,12 +97,12 @@ def set_min_slab_ratio(kernel: Kernel, percent: int) -> None:
 
 #: The files, by name.
 SYSCTLS: dict[str, Callable[[Kernel, Any], None]] = {
-    "lowmem_reserve_ratio": set_lowmem_reserve_ratio,
-    "min_free_kbytes": set_min_free_kbytes,
-    "min_slab_ratio": set_min_slab_ratio,
-    "min_unmapped_ratio": set_min_unmapped_ratio,
-    "numa_zonelist_order": set_numa_zonelist_order,
-    "percpu_pagelist_fraction": set_percpu_pagelist_fraction,
+    "lowmem_reserve_ratio": lowmem_reserve_ratio_sysctl_handler,
+    "min_free_kbytes": min_free_kbytes_sysctl_handler,
+    "min_slab_ratio": sysctl_min_slab_ratio_sysctl_handler,
+    "min_unmapped_ratio": sysctl_min_unmapped_ratio_sysctl_handler,
+    "numa_zonelist_order": numa_zonelist_order_handler,
+    "percpu_pagelist_fraction": percpu_pagelist_fraction_sysctl_handler,
 }
 
 

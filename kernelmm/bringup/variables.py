@@ -56,7 +56,7 @@ class Variable:
     :ivar ctype: type of an element: a key of :data:`SCALARS`, or ``struct`` and a tag
     :ivar count: elements: a number, the name of a constant of the layout, or a function of the layout
     :ivar initial: what the first elements are before boot; the others are zero
-    :ivar only: the kernels that have it: ``smp``, ``up``, ``numa``, ``no-numa``, the tag of a struct
+    :ivar only: the kernels that have it: ``smp``, ``up``, ``numa``, ``no-numa``, ``sparse``, the tag of a struct
         (``cma``, ``page_ext``), or empty for all
     """
 
@@ -73,6 +73,7 @@ class Variable:
         numa = layout.has("zone", "node")
         smp = layout.has("per_cpu_pageset", "stat_threshold")
         have = {"": True, "smp": smp, "up": not smp, "numa": numa, "no-numa": not numa}
+        have["sparse"] = layout.has("mem_section")
         return have[self.only] if self.only in have else layout.has(self.only)
 
     def elements(self, layout: Layout) -> int:
@@ -119,7 +120,7 @@ VARIABLES = (
     Variable("highest_memmap_pfn", "unsigned long"),
     Variable("movable_zone", "int"),
     Variable("current_zonelist_order", "int"),
-    Variable("mem_section", "pointer", "NR_SECTION_ROOTS", align=CACHE_LINE),
+    Variable("mem_section", "pointer", "NR_SECTION_ROOTS", align=CACHE_LINE, only="sparse"),
     Variable("vm_stat", "long", _zone_stat_items, align=CACHE_LINE),
     Variable("vm_event_states", "struct vm_event_state", percpu=True),
     Variable("boot_pageset", "struct per_cpu_pageset", percpu=True),

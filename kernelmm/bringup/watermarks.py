@@ -103,10 +103,15 @@ def calculate_totalreserve_pages(kernel: Kernel) -> None:
 
 
 def setup_per_zone_inactive_ratio(kernel: Kernel) -> None:
-    """``setup_per_zone_inactive_ratio``: active to inactive anonymous pages; the larger the zone, the more active."""
+    """``setup_per_zone_inactive_ratio``: of every zone."""
     for zone in kernel.zones():
-        gigabytes = kernel.get(zone.at, "zone.managed_pages") >> (30 - PAGE_SHIFT)
-        kernel.set(zone.at, "zone.inactive_ratio", isqrt(10 * gigabytes) if gigabytes else 1)
+        calculate_zone_inactive_ratio(kernel, zone)
+
+
+def calculate_zone_inactive_ratio(kernel: Kernel, zone: Zone) -> None:
+    """``calculate_zone_inactive_ratio``: active to inactive anonymous pages; the larger the zone, the more active."""
+    gigabytes = kernel.get(zone.at, "zone.managed_pages") >> (30 - PAGE_SHIFT)
+    kernel.set(zone.at, "zone.inactive_ratio", isqrt(10 * gigabytes) if gigabytes else 1)
 
 
 def refresh_zone_stat_thresholds(kernel: Kernel) -> None:

@@ -25,6 +25,9 @@ ZONELIST_ORDER_DEFAULT = 0
 ZONELIST_ORDER_NODE = 1
 ZONELIST_ORDER_ZONE = 2
 
+#: The two lists of a node; without NUMA it has the first only.
+FALLBACK, THISNODE = 0, 1
+
 WMARK_HIGH = 2
 LOCAL_DISTANCE = 10
 REMOTE_DISTANCE = 20
@@ -33,18 +36,23 @@ PENALTY_FOR_NODE_WITH_CPUS = 1
 
 def build_all_zonelists(kernel: Kernel) -> None:
     """``build_all_zonelists``: of all nodes; and whether there is enough memory to group it by mobility."""
-    _set_zonelist_order(kernel)
-    if kernel.numa:
-        for nid in range(kernel.layout.constant("MAX_NUMNODES")):
-            kernel.set_var("node_load", 0, nid)
-    for nid in kernel.nodes():
-        _build_zonelists(kernel, nid)
-        _build_zonelist_cache(kernel, nid)
-    setup_boot_pagesets(kernel)
+    set_zonelist_order(kernel)
+    build_all_zonelists_init(kernel)
     total = nr_free_pagecache_pages(kernel)
     kernel.set_var("vm_total_pages", total)
     enough = kernel.layout.constant("pageblock_nr_pages") * kernel.layout.enumerator("MIGRATE_TYPES")
     kernel.set_var("page_group_by_mobility_disabled", int(total < enough))
+
+
+def build_all_zonelists_init(kernel: Kernel) -> None:
+    """``build_all_zonelists_init``, and the same later on: the lists, and every CPU's first pageset."""
+    if kernel.numa:
+        for nid in range(kernel.layout.constant("MAX_NUMNODES")):
+            kernel.set_var("node_load", 0, nid)
+    for nid in kernel.nodes():
+        build_zonelists(kernel, nid)
+        build_zonelist_cache(kernel, nid)
+    setup_boot_pagesets(kernel)
 
 
 def nr_free_zone_pages(kernel: Kernel, high_zoneidx: int, nid: int = 0) -> int:
@@ -66,7 +74,7 @@ def nr_free_buffer_pages(kernel: Kernel) -> int:
 
 def zonelist(kernel: Kernel, nid: int, which: int) -> list[tuple[int, int]]:
     """The zones on a node's zonelist: (``struct zone *``, zone type)."""
-    at = kernel.at(kernel.node_data(nid), "pglist_data.node_zonelists", which)
+    at = _zonelist(kernel, nid, which)
     found = []
     for i in range(kernel.layout.lengthof("zonelist", "_zonerefs")):
         zoneref = kernel.at(at, "zonelist._zonerefs", i)
@@ -88,41 +96,97 @@ def node_distance(kernel: Kernel, start: int, end: int) -> int:
 # -- one node ---------------------------------------------------------------------
 
 
-def _set_zonelist_order(kernel: Kernel) -> None:
-    """``set_zonelist_order``: what was asked for; by default node order (on 64 bits, with NUMA)."""
-    asked = ZONELIST_ORDER_ZONE
+def default_zonelist_order() -> int:
+    """``default_zonelist_order``: by node, as on every machine of 64 bits, whose low zones are no small part of it."""
+    return ZONELIST_ORDER_NODE
+
+
+def set_zonelist_order(kernel: Kernel) -> None:
+    """``set_zonelist_order``: what was asked for, or the default; without NUMA there is one order only."""
+    order = ZONELIST_ORDER_ZONE
     if kernel.numa:
-        known = "user_zonelist_order" in kernel.symbols
-        asked = (kernel.var("user_zonelist_order") if known else ZONELIST_ORDER_DEFAULT) or ZONELIST_ORDER_NODE
+        asked = kernel.var("user_zonelist_order") if "user_zonelist_order" in kernel.symbols else ZONELIST_ORDER_DEFAULT
+        order = default_zonelist_order() if asked == ZONELIST_ORDER_DEFAULT else asked
     if "current_zonelist_order" in kernel.symbols:
-        kernel.set_var("current_zonelist_order", asked)
+        kernel.set_var("current_zonelist_order", order)
 
 
-def _build_zonelists(kernel: Kernel, nid: int) -> None:
-    """``build_zonelists``."""
+def build_zonelists(kernel: Kernel, nid: int) -> None:
+    """``build_zonelists``: both lists of a node."""
     if not kernel.numa:
-        _write_zonelist(kernel, nid, 0, _populated(kernel, nid))
+        end_zonelist(kernel, nid, FALLBACK, build_zonelists_node(kernel, nid, FALLBACK, nid, 0))
         return
-    order = kernel.var("current_zonelist_order")
     for i in range(kernel.layout.constant("MAX_NUMNODES")):
         kernel.set_var("node_order", 0, i)
     nodes = _nodes_by_distance(kernel, nid)
-    if order == ZONELIST_ORDER_NODE:
-        zones = [zone for node in nodes for zone in _populated(kernel, node)]
+    if kernel.var("current_zonelist_order") == ZONELIST_ORDER_NODE:
+        build_zonelists_in_node_order(kernel, nid, nodes)
     else:
         for i, node in enumerate(nodes):
             kernel.set_var("node_order", node, i)
-        # The sort is stable: within a type, the nodes stay in order.
-        zones = sorted((zone for node in nodes for zone in _populated(kernel, node)), key=lambda zone: -zone.idx)
-    _write_zonelist(kernel, nid, 0, zones)
-    _write_zonelist(kernel, nid, 1, _populated(kernel, nid))
+        build_zonelists_in_zone_order(kernel, nid, nodes)
+    build_thisnode_zonelists(kernel, nid)
+
+
+def build_zonelists_in_node_order(kernel: Kernel, nid: int, nodes: list[int]) -> None:
+    """``build_zonelists_in_node_order``: all zones of the nearest node, then all of the next."""
+    nr_zones = 0
+    for node in nodes:
+        nr_zones = build_zonelists_node(kernel, nid, FALLBACK, node, nr_zones)
+    end_zonelist(kernel, nid, FALLBACK, nr_zones)
+
+
+def build_zonelists_in_zone_order(kernel: Kernel, nid: int, nodes: list[int]) -> None:
+    """``build_zonelists_in_zone_order``: the highest zones of all nodes, the nearest first, then the next lower."""
+    nr_zones = 0
+    for idx in reversed(range(kernel.max_nr_zones)):
+        for zone in (kernel.zone(node, idx) for node in nodes):
+            if kernel.populated(zone):
+                zoneref_set_zone(kernel, nid, FALLBACK, nr_zones, zone)
+                nr_zones += 1
+    end_zonelist(kernel, nid, FALLBACK, nr_zones)
+
+
+def build_thisnode_zonelists(kernel: Kernel, nid: int) -> None:
+    """``build_thisnode_zonelists``: the list for __GFP_THISNODE, of the node's own zones."""
+    end_zonelist(kernel, nid, THISNODE, build_zonelists_node(kernel, nid, THISNODE, nid, 0))
+
+
+def build_zonelists_node(kernel: Kernel, nid: int, which: int, node: int, nr_zones: int) -> int:
+    """``build_zonelists_node``: add the zones of ``node`` that have pages to a list of ``nid``, the highest first.
+
+    :param nr_zones: how many zones are on the list already
+    :returns: how many are on it then
+    """
+    for zone in (kernel.zone(node, idx) for idx in reversed(range(kernel.max_nr_zones))):
+        if kernel.populated(zone):
+            zoneref_set_zone(kernel, nid, which, nr_zones, zone)
+            nr_zones += 1
+    return nr_zones
+
+
+def zoneref_set_zone(kernel: Kernel, nid: int, which: int, index: int, zone: Zone) -> None:
+    """``zoneref_set_zone``: entry ``index`` of a node's list is this zone."""
+    zoneref = kernel.at(_zonelist(kernel, nid, which), "zonelist._zonerefs", index)
+    kernel.set(zoneref, "zoneref.zone", zone.at)
+    kernel.set(zoneref, "zoneref.zone_idx", zone.idx)
+
+
+def end_zonelist(kernel: Kernel, nid: int, which: int, nr_zones: int) -> None:
+    """An entry without a zone ends a list; what is behind it stays."""
+    zoneref_set_zone(kernel, nid, which, nr_zones, Zone(nid, 0, 0))
+
+
+def _zonelist(kernel: Kernel, nid: int, which: int) -> int:
+    """``struct zonelist *`` of a node."""
+    return kernel.at(kernel.node_data(nid), "pglist_data.node_zonelists", which)
 
 
 def _nodes_by_distance(kernel: Kernel, local: int) -> list[int]:
     """All nodes, from the nearest; the first of a group of equally far ones has to wait next time."""
     nodes: list[int] = []
     previous, load = local, kernel.var("nr_online_nodes")
-    while (node := _find_next_best_node(kernel, local, nodes)) is not None:
+    while (node := find_next_best_node(kernel, local, nodes)) is not None:
         if node_distance(kernel, local, node) != node_distance(kernel, local, previous):
             kernel.set_var("node_load", load, node)
         previous = node
@@ -131,7 +195,7 @@ def _nodes_by_distance(kernel: Kernel, local: int) -> list[int]:
     return nodes
 
 
-def _find_next_best_node(kernel: Kernel, local: int, used: list[int]) -> int | None:
+def find_next_best_node(kernel: Kernel, local: int, used: list[int]) -> int | None:
     """``find_next_best_node``: the nearest node that is not on the list; rather the next one, rather without CPUs."""
     if local not in used:
         return local
@@ -148,24 +212,9 @@ def _find_next_best_node(kernel: Kernel, local: int, used: list[int]) -> int | N
     return min(candidates, key=cost, default=None)
 
 
-def _populated(kernel: Kernel, nid: int) -> list[Zone]:
-    """``build_zonelists_node``: the zones of a node that have pages, the highest first."""
-    zones = [kernel.zone(nid, idx) for idx in reversed(range(kernel.max_nr_zones))]
-    return [zone for zone in zones if kernel.populated(zone)]
-
-
-def _write_zonelist(kernel: Kernel, nid: int, which: int, zones: list[Zone]) -> None:
-    """Enter zones into a zonelist, and end it; what is behind its end stays."""
-    at = kernel.at(kernel.node_data(nid), "pglist_data.node_zonelists", which)
-    for i, (zone, idx) in enumerate([*((zone.at, zone.idx) for zone in zones), (0, 0)]):
-        zoneref = kernel.at(at, "zonelist._zonerefs", i)
-        kernel.set(zoneref, "zoneref.zone", zone)
-        kernel.set(zoneref, "zoneref.zone_idx", idx)
-
-
-def _build_zonelist_cache(kernel: Kernel, nid: int) -> None:
+def build_zonelist_cache(kernel: Kernel, nid: int) -> None:
     """``build_zonelist_cache``: the nodes of the zones on the first list, and no zone known to be full."""
-    at = kernel.at(kernel.node_data(nid), "pglist_data.node_zonelists", 0)
+    at = _zonelist(kernel, nid, FALLBACK)
     if not kernel.numa:
         kernel.set(at, "zonelist.zlcache_ptr", 0)
         return

@@ -2,9 +2,8 @@
 """Nodes and zones: which pages each has, and the empty structures that will manage them (mm/page_alloc.c).
 
 A zone is the part of a node that lies between two bounds: ZONE_DMA below 16 MiB, ZONE_DMA32 below 4 GiB,
-ZONE_NORMAL above.  ``kernelcore=`` or ``movablecore=`` takes the upper end of each node away from the
-highest of them, for ZONE_MOVABLE.  A zone *spans* pages from the first to the last; those of them that
-are memory are *present*.
+ZONE_NORMAL above; ZONE_MOVABLE is the upper end of the highest of them (:mod:`kernelmm.bringup.movable`).  A
+zone *spans* pages from the first to the last; those of them that are memory are *present*.
 """
 
 from __future__ import annotations
@@ -13,20 +12,30 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kernelmm.bringup.kernel import N_MEMORY, N_ONLINE, Kernel, Zone
+from kernelmm.bringup.kernel import N_ONLINE, Kernel, Zone
 from kernelmm.bringup.memblock import Memblock
-from kernelmm.bringup.rounding import div_round_up, round_up
-from physmem.errors import UsageError
+from kernelmm.bringup.movable import adjust_zone_range_for_zone_movable, find_zone_movable_pfns_for_nodes
+from kernelmm.bringup.nodes import (
+    check_for_memory,
+    find_min_pfn_for_node,
+    find_min_pfn_with_active_regions,
+    get_pfn_range_for_nid,
+    setup_nr_node_ids,
+)
+from kernelmm.bringup.pagesets import zone_batchsize
+from kernelmm.bringup.printk import printk
+from kernelmm.bringup.rounding import div_round_up, round_down, round_up
+from physmem.memory_model import MemoryModel, usemap_size
 
 __all__ = [
     "absent_pages_in_range",
+    "calculate_node_totalpages",
     "estimate_managed",
-    "find_dma_reserve",
-    "find_zone_movable_pfns_for_nodes",
     "free_area_init_nodes",
+    "memblock_find_dma_reserve",
     "zone_absent_pages_in_node",
-    "zone_range_in_node",
     "zone_sizes_init",
+    "zone_spanned_pages_in_node",
 ]
 
 PAGE_SIZE = 4096
@@ -48,13 +57,18 @@ def zone_sizes_init(kernel: Kernel, memblock: Memblock, init_memmap: InitMemmap)
     )
 
 
-def find_dma_reserve(kernel: Kernel, memblock: Memblock) -> None:
+def memblock_find_dma_reserve(kernel: Kernel, memblock: Memblock) -> None:
     """``memblock_find_dma_reserve``: how much of the memory below 16 MiB is taken already."""
     pages = sum(min(end, MAX_DMA_PFN) - min(start, MAX_DMA_PFN) for start, end, _ in memblock.pfn_ranges())
     free = 0
     for start, end in memblock.free_ranges():
         free += max(0, min(end // PAGE_SIZE, MAX_DMA_PFN) - min(div_round_up(start, PAGE_SIZE), MAX_DMA_PFN))
-    kernel.set_var("dma_reserve", pages - free)
+    set_dma_reserve(kernel, pages - free)
+
+
+def set_dma_reserve(kernel: Kernel, pages: int) -> None:
+    """``set_dma_reserve``: pages of the lowest zone that are not to be counted as its own, as they are taken."""
+    kernel.set_var("dma_reserve", pages)
 
 
 def free_area_init_nodes(
@@ -64,92 +78,53 @@ def free_area_init_nodes(
 
     :param max_zone_pfn: the end of each zone but ZONE_MOVABLE, by its index
     """
-    start = min(start_pfn for start_pfn, _, _ in memblock.pfn_ranges())
+    start = find_min_pfn_with_active_regions(memblock)
     for idx in sorted(max_zone_pfn):
         kernel.set_var("arch_zone_lowest_possible_pfn", start, idx)
         start = max(max_zone_pfn[idx], start) if idx else max_zone_pfn[idx]
         kernel.set_var("arch_zone_highest_possible_pfn", start, idx)
     find_zone_movable_pfns_for_nodes(kernel, memblock)
-    if kernel.numa:
-        kernel.set_var("nr_node_ids", max(kernel.nodes()) + 1)
+    print_ranges(kernel, memblock, sorted(max_zone_pfn))
+    setup_nr_node_ids(kernel)
     for nid in kernel.nodes(N_ONLINE):
-        free_area_init_node(kernel, memblock, nid, init_memmap)
-        if kernel.get(kernel.node_data(nid), "pglist_data.node_present_pages"):
-            kernel.node_set_state(nid, N_MEMORY)
+        free_area_init_node(kernel, memblock, nid, find_min_pfn_for_node(memblock, nid), init_memmap)
+        check_for_memory(kernel, nid)
+
+
+def print_ranges(kernel: Kernel, memblock: Memblock, zones: list[int]) -> None:
+    """What ``free_area_init_nodes`` tells the log: the bounds of the zones, and whose memory is where."""
+
+    def mem(start_pfn: int, end_pfn: int) -> str:
+        return f"[mem {start_pfn * PAGE_SIZE:#018x}-{end_pfn * PAGE_SIZE - 1:#018x}]"
+
+    printk(kernel, "Zone ranges:")
+    for idx in zones:
+        low, high = (kernel.var(f"arch_zone_{end}_possible_pfn", idx) for end in ("lowest", "highest"))
+        printk(kernel, f"  {zone_name(kernel, idx):8} {'empty' if low >= high else mem(low, high)}")
+    printk(kernel, "Movable zone start for each node")
+    for nid in kernel.nodes(N_ONLINE):
+        if movable := kernel.var("zone_movable_pfn", nid):
+            printk(kernel, f"  Node {nid}: {movable * PAGE_SIZE:#018x}")
+    printk(kernel, "Early memory node ranges")
+    for start, end, nid in memblock.pfn_ranges():
+        printk(kernel, f"  node {nid:3}: {mem(start, end)}")
+
+
+def zone_name(kernel: Kernel, idx: int) -> str:
+    """``zone_names[idx]``."""
+    return kernel.string(int(kernel.words(kernel.phys(kernel.symbols["zone_names"]), idx + 1)[idx]))
 
 
 # -- how large they are -----------------------------------------------------------
 
 
-def find_zone_movable_pfns_for_nodes(kernel: Kernel, memblock: Memblock) -> None:
-    """``find_zone_movable_pfns_for_nodes``: where ZONE_MOVABLE begins on each node.
-
-    The kernel's share (``kernelcore=``, or all but ``movablecore=``) is spread evenly over the nodes, as far
-    as each of them has memory.
-    """
-    movable_zone = _highest_zone(kernel)
-    kernel.set_var("movable_zone", movable_zone)
-    max_order_nr_pages = kernel.layout.constant("MAX_ORDER_NR_PAGES")
-    ranges = list(memblock.pfn_ranges())
-    nodes = sorted({nid for _, _, nid in ranges})
-    required = kernel.var("required_kernelcore")
-    movablecore = kernel.var("required_movablecore")
-    if movablecore:
-        movablecore = round_up(movablecore, max_order_nr_pages)
-        total = sum(end - start for start, end, _ in ranges)
-        if movablecore > total:
-            raise UsageError(f"movablecore={movablecore * PAGE_SIZE:#x}: the machine has {total * PAGE_SIZE:#x} bytes")
-        required = max(required, total - movablecore)
-    if not required:
-        return
-    usable_start = kernel.var("arch_zone_lowest_possible_pfn", movable_zone)
-    begins = dict.fromkeys(nodes, 0)
-    # A node that is too small leaves its share to the others: go round until all is placed.
-    for usable_nodes in range(len(nodes), 0, -1):
-        share = required // usable_nodes
-        for nid in nodes:
-            if required < share:
-                share = required // usable_nodes
-            remaining = share
-            for start, end in ((start, end) for start, end, node in ranges if node == nid):
-                start = max(start, begins[nid])
-                if start >= end:
-                    continue
-                # Below the highest zone, everything is the kernel's.
-                lower = min(end, max(usable_start, start)) - start
-                remaining -= min(lower, remaining)
-                required -= min(lower, required)
-                if end <= usable_start:
-                    begins[nid] = end
-                    continue
-                start += lower
-                size = min(end - start, remaining)
-                begins[nid] = start + size
-                required -= min(required, size)
-                remaining -= size
-                if not remaining:
-                    break
-        if required <= usable_nodes - 1:
-            break
-    for nid, begin in begins.items():
-        kernel.set_var("zone_movable_pfn", round_up(begin, max_order_nr_pages), nid)
-
-
-def _highest_zone(kernel: Kernel) -> int:
-    """``find_usable_zone_for_movable``: index of the highest zone that has a range, ZONE_MOVABLE aside."""
-    for idx in range(kernel.max_nr_zones - 2, 0, -1):
-        if kernel.var("arch_zone_highest_possible_pfn", idx) > kernel.var("arch_zone_lowest_possible_pfn", idx):
-            return idx
-    return 0
-
-
-def zone_range_in_node(kernel: Kernel, zone: Zone, node_start: int, node_end: int) -> tuple[int, int]:
+def zone_spanned_pages_in_node(kernel: Kernel, zone: Zone, node_start: int, node_end: int) -> tuple[int, int]:
     """``zone_spanned_pages_in_node``: the PFNs that a zone spans on a node; (x, x) if none.
 
     :param node_start: first PFN of the node
     :param node_end: end PFN of the node
     """
-    start, end = _adjusted(
+    start, end = adjust_zone_range_for_zone_movable(
         kernel,
         zone,
         kernel.var("arch_zone_lowest_possible_pfn", zone.idx),
@@ -159,21 +134,6 @@ def zone_range_in_node(kernel: Kernel, zone: Zone, node_start: int, node_end: in
     if end < node_start or start > node_end:
         return node_start, node_start
     return max(start, node_start), max(min(end, node_end), max(start, node_start))
-
-
-def _adjusted(kernel: Kernel, zone: Zone, start: int, end: int, node_end: int) -> tuple[int, int]:
-    """``adjust_zone_range_for_zone_movable``: give the upper end to ZONE_MOVABLE, if the node has one."""
-    movable = kernel.var("zone_movable_pfn", zone.nid)
-    if not movable:
-        return start, end
-    if zone.idx == kernel.max_nr_zones - 1:
-        highest = kernel.var("arch_zone_highest_possible_pfn", kernel.var("movable_zone"))
-        return movable, min(node_end, highest)
-    if start < movable < end:
-        return start, movable
-    if start >= movable:
-        return end, end
-    return start, end
 
 
 def absent_pages_in_range(memblock: Memblock, nid: int, start_pfn: int, end_pfn: int) -> int:
@@ -187,44 +147,83 @@ def zone_absent_pages_in_node(kernel: Kernel, memblock: Memblock, zone: Zone, no
     low = kernel.var("arch_zone_lowest_possible_pfn", zone.idx)
     high = kernel.var("arch_zone_highest_possible_pfn", zone.idx)
     start, end = min(max(node_start, low), high), min(max(node_end, low), high)
-    start, end = _adjusted(kernel, zone, start, end, node_end)
+    start, end = adjust_zone_range_for_zone_movable(kernel, zone, start, end, node_end)
     return absent_pages_in_range(memblock, zone.nid, start, max(start, end))
+
+
+def calculate_node_totalpages(
+    kernel: Kernel, memblock: Memblock, nid: int, node_start: int, node_end: int
+) -> dict[Zone, tuple[int, int]]:
+    """``calculate_node_totalpages``: pages that the node spans and has; of each zone too (spanned, present)."""
+    sizes = {}
+    for zone in (kernel.zone(nid, idx) for idx in range(kernel.max_nr_zones)):
+        first, last = zone_spanned_pages_in_node(kernel, zone, node_start, node_end)
+        absent = zone_absent_pages_in_node(kernel, memblock, zone, node_start, node_end)
+        sizes[zone] = last - first, last - first - absent
+    pgdat = kernel.node_data(nid)
+    kernel.set(pgdat, "pglist_data.node_spanned_pages", sum(spanned for spanned, _ in sizes.values()))
+    kernel.set(pgdat, "pglist_data.node_present_pages", sum(present for _, present in sizes.values()))
+    printk(kernel, f"On node {nid} totalpages: {sum(present for _, present in sizes.values())}")
+    return sizes
 
 
 # -- the structures ---------------------------------------------------------------
 
 
-def free_area_init_node(kernel: Kernel, memblock: Memblock, nid: int, init_memmap: InitMemmap) -> None:
+def free_area_init_node(
+    kernel: Kernel, memblock: Memblock, nid: int, node_start_pfn: int, init_memmap: InitMemmap
+) -> None:
     """``free_area_init_node``: the node's ``struct pglist_data`` and its zones."""
     pgdat = kernel.node_data(nid)
-    ranges = list(memblock.pfn_ranges(nid))
-    start, end = min(r[0] for r in ranges), max(r[1] for r in ranges)
     kernel.set(pgdat, "pglist_data.node_id", nid)
-    kernel.set(pgdat, "pglist_data.node_start_pfn", start)
-    zones = [kernel.zone(nid, idx) for idx in range(kernel.max_nr_zones)]
-    sizes = {}
-    for zone in zones:
-        first, last = zone_range_in_node(kernel, zone, start, end)
-        sizes[zone] = last - first, last - first - zone_absent_pages_in_node(kernel, memblock, zone, start, end)
-    kernel.set(pgdat, "pglist_data.node_spanned_pages", sum(spanned for spanned, _ in sizes.values()))
-    kernel.set(pgdat, "pglist_data.node_present_pages", sum(present for _, present in sizes.values()))
+    kernel.set(pgdat, "pglist_data.node_start_pfn", node_start_pfn)
+    start, end = get_pfn_range_for_nid(memblock, nid)
+    printk(kernel, f"Initmem setup node {nid} [mem {start * PAGE_SIZE:#018x}-{end * PAGE_SIZE - 1:#018x}]")
+    sizes = calculate_node_totalpages(kernel, memblock, nid, start, end)
+    alloc_node_mem_map(kernel, memblock, nid)
+    free_area_init_core(kernel, memblock, nid, sizes, init_memmap)
+
+
+def alloc_node_mem_map(kernel: Kernel, memblock: Memblock, nid: int) -> None:
+    """``alloc_node_mem_map``: the page array of a flat memory map, for whole blocks of the largest order."""
+    if kernel.model is not MemoryModel.FLATMEM:
+        return
+    pgdat = kernel.node_data(nid)
+    begin = kernel.get(pgdat, "pglist_data.node_start_pfn")
+    block = kernel.layout.constant("MAX_ORDER_NR_PAGES")
+    start = round_down(begin, block)
+    end = round_up(begin + kernel.get(pgdat, "pglist_data.node_spanned_pages"), block)
+    sizeof_page = kernel.layout.sizeof("page")
+    array = kernel.va(memblock.alloc((end - start) * sizeof_page, nid=nid, what="the page array"))
+    kernel.set(pgdat, "pglist_data.node_mem_map", array + (begin - start) * sizeof_page)
+    # mem_map is indexed by PFN, and the array need not begin with PFN 0.
+    kernel.set_var("mem_map", array - start * sizeof_page)
+
+
+def free_area_init_core(
+    kernel: Kernel, memblock: Memblock, nid: int, sizes: dict[Zone, tuple[int, int]], init_memmap: InitMemmap
+) -> None:
+    """``free_area_init_core``: the node's queues and its zones; what a zone will manage is estimated.
+
+    :param sizes: pages that each zone spans and has
+    """
+    pgdat = kernel.node_data(nid)
+    start = kernel.get(pgdat, "pglist_data.node_start_pfn")
     if kernel.has("pglist_data.numabalancing_migrate_next_window"):
         kernel.set(pgdat, "pglist_data.numabalancing_migrate_next_window", kernel.var("jiffies_64"))
     for queue in ("kswapd_wait", "pfmemalloc_wait"):
         kernel.init_list_head(kernel.at(pgdat, f"pglist_data.{queue}.task_list"))
     for zone, (spanned, present) in sizes.items():
-        free_area_init_core(kernel, zone, spanned, present)
+        init_zone(kernel, zone, spanned, present)
         if spanned:
+            setup_usemap(kernel, memblock, zone, start, spanned)
             init_currently_empty_zone(kernel, memblock, zone, start, spanned)
             init_memmap(zone, start, spanned)
             start += spanned
 
 
-def free_area_init_core(kernel: Kernel, zone: Zone, spanned: int, present: int) -> None:
-    """``free_area_init_core``, of one zone.
-
-    What the zone will manage is estimated.
-    """
+def init_zone(kernel: Kernel, zone: Zone, spanned: int, present: int) -> None:
+    """What ``free_area_init_core`` enters into every zone, also into one without pages."""
     at = zone.at
     free = estimate_managed(kernel, zone, spanned, present, kernel.var("dma_reserve"))
     kernel.set(at, "zone.spanned_pages", spanned)
@@ -236,14 +235,28 @@ def free_area_init_core(kernel: Kernel, zone: Zone, spanned: int, present: int) 
         kernel.set(at, "zone.min_slab_pages", free * kernel.var("sysctl_min_slab_ratio") // 100)
     kernel.set(at, "zone.name", int(kernel.words(kernel.phys(kernel.symbols["zone_names"]), zone.idx + 1)[zone.idx]))
     kernel.set(at, "zone.zone_pgdat", kernel.node_data(zone.nid))
-    # zone_pcp_init: until there are pagesets, all zones share one that hands every page straight on.
-    kernel.set(at, "zone.pageset", kernel.symbols["boot_pageset"])
-    # Its threshold is 0, so that statistics are up to date at once.
+    zone_pcp_init(kernel, zone)
+    # The threshold of the pageset that all zones share is 0, so that statistics are up to date at once.
     batch = kernel.layout.enumerator("NR_ALLOC_BATCH")
     kernel.add(at, "zone.vm_stat", free, batch)
     kernel.set_var("vm_stat", kernel.var("vm_stat", batch) + free, batch)
     for lru in range(kernel.layout.enumerator("NR_LRU_LISTS")):
         kernel.init_list_head(kernel.at(at, "zone.lruvec.lists", lru))
+
+
+def zone_pcp_init(kernel: Kernel, zone: Zone) -> None:
+    """``zone_pcp_init``: until there are pagesets, all zones share one that hands every page straight on."""
+    kernel.set(zone.at, "zone.pageset", kernel.symbols["boot_pageset"])
+    if kernel.populated(zone):
+        pages, batch = kernel.get(zone.at, "zone.present_pages"), zone_batchsize(kernel, zone)
+        printk(kernel, f"  {zone_name(kernel, zone.idx)} zone: {pages} pages, LIFO batch:{batch}")
+
+
+def setup_usemap(kernel: Kernel, memblock: Memblock, zone: Zone, start_pfn: int, size: int) -> None:
+    """``setup_usemap``: a zone has its pageblock flags itself in a flat memory map; else its sections have them."""
+    if kernel.model is MemoryModel.FLATMEM:
+        usemap = memblock.alloc(usemap_size(start_pfn, size), nid=zone.nid, what="pageblock flags")
+        kernel.set(zone.at, "zone.pageblock_flags", kernel.va(usemap))
 
 
 def estimate_managed(kernel: Kernel, zone: Zone, spanned: int, present: int, dma_reserve: int) -> int:
@@ -264,6 +277,11 @@ def init_currently_empty_zone(kernel: Kernel, memblock: Memblock, zone: Zone, st
     zone_wait_table_init(kernel, memblock, zone, size)
     kernel.set(kernel.node_data(zone.nid), "pglist_data.nr_zones", zone.idx + 1)
     kernel.set(zone.at, "zone.zone_start_pfn", start_pfn)
+    zone_init_free_lists(kernel, zone)
+
+
+def zone_init_free_lists(kernel: Kernel, zone: Zone) -> None:
+    """``zone_init_free_lists``: no free blocks of any order."""
     types = kernel.layout.enumerator("MIGRATE_TYPES")
     for order in range(kernel.layout.constant("MAX_ORDER")):
         area = kernel.at(zone.at, "zone.free_area", order)
@@ -272,17 +290,27 @@ def init_currently_empty_zone(kernel: Kernel, memblock: Memblock, zone: Zone, st
         kernel.set(area, "free_area.nr_free", 0)
 
 
-def zone_wait_table_init(kernel: Kernel, memblock: Memblock, zone: Zone, size: int) -> None:
-    """``zone_wait_table_init``: a hash table of wait queues, one for every 256 pages, at least 4 and at most 4096."""
+def wait_table_hash_nr_entries(pages: int) -> int:
+    """``wait_table_hash_nr_entries``: a queue for every 256 pages, as a power of two from 4 to 4096."""
     entries = 1
-    while entries < size // PAGES_PER_WAITQUEUE:
+    while entries < pages // PAGES_PER_WAITQUEUE:
         entries *= 2
-    entries = max(4, min(entries, 4096))
+    return max(4, min(entries, 4096))
+
+
+def wait_table_bits(entries: int) -> int:
+    """``wait_table_bits``: log2 of the number of queues."""
+    return entries.bit_length() - 1
+
+
+def zone_wait_table_init(kernel: Kernel, memblock: Memblock, zone: Zone, size: int) -> None:
+    """``zone_wait_table_init``: a hash table of the queues of those who wait for a page."""
+    entries = wait_table_hash_nr_entries(size)
     sizeof_queue = kernel.layout.sizeof("__wait_queue_head")
     table = memblock.alloc(entries * sizeof_queue, nid=zone.nid, what="the wait table of a zone")
     kernel.set(zone.at, "zone.wait_table", kernel.va(table))
     kernel.set(zone.at, "zone.wait_table_hash_nr_entries", entries)
-    kernel.set(zone.at, "zone.wait_table_bits", entries.bit_length() - 1)
+    kernel.set(zone.at, "zone.wait_table_bits", wait_table_bits(entries))
     heads = kernel.words(table, entries * sizeof_queue // 8).reshape(entries, -1)
     offset = kernel.layout.offsetof("__wait_queue_head", "task_list")
     here = np.uint64(kernel.va(table) + offset) + np.arange(entries, dtype=np.uint64) * np.uint64(sizeof_queue)

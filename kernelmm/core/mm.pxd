@@ -74,6 +74,8 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t zlc_z_to_n
     cdef public uint64_t zlc_fullzones
     cdef public uint64_t zlc_last_full_zap
+    cdef public bint flatmem
+    cdef public uint64_t zone_pageblock_flags
     cdef public uint64_t section_pageblock_flags
     cdef public uint64_t sizeof_mem_section
     cdef public uint32_t pfn_section_shift
@@ -161,6 +163,9 @@ cdef class Mm(AddressSpace):
     cpdef set_cpu(self, uint32_t cpu)
 
     cpdef uint64_t per_cpu_offset(self, uint32_t cpu) except? 0xBAD0BAD0BAD0BAD0
+
+    @cython.locals(z=uint64_t, start=uint64_t, i=int32_t)
+    cpdef uint64_t flat_zone(self, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0
 
     cpdef int32_t numa_node_id(self) except? -0x5BAD5BAD
 

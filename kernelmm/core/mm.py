@@ -20,7 +20,7 @@ from typing import Any
 from kernelmm.core import task
 from physmem import abi, address
 from physmem.ctype import s32, u32, u64
-from physmem.errors import BudgetError, CorruptionError, UnsupportedError
+from physmem.errors import AddressError, BudgetError, CorruptionError, UnsupportedError
 from physmem.ram import Ram
 from physmem.space import AddressSpace
 
@@ -120,6 +120,8 @@ class Mm(AddressSpace):
     zlc_z_to_n: u64
     zlc_fullzones: u64
     zlc_last_full_zap: u64
+    flatmem: bool
+    zone_pageblock_flags: u64
     section_pageblock_flags: u64
     sizeof_mem_section: u64
     pfn_section_shift: u32
@@ -334,6 +336,18 @@ class Mm(AddressSpace):
         if not self.smp:
             return 0
         return self.as_u64[(self.var_per_cpu_offset + 8 * cpu) >> 3]
+
+    def flat_zone(self, pfn: u64) -> u64:
+        """Physical address of the zone that spans a PFN of a flat memory map, whose one node has one such zone."""
+        z: u64
+        start: u64
+        i: s32
+        for i in range(self.max_nr_zones):
+            z = address.off(self, self.contig_page_data + self.pgdat_node_zones + i * self.sizeof_zone)
+            start = self.as_u64[(z + self.zone_start_pfn) >> 3]
+            if start <= pfn and pfn - start < self.as_u64[(z + self.zone_spanned_pages) >> 3]:
+                return z
+        raise AddressError(pfn << abi.PAGE_SHIFT, f"pfn {pfn} is in no zone")
 
     def numa_node_id(self) -> s32:
         """Node of the running CPU."""

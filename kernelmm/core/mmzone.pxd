@@ -99,12 +99,20 @@ cdef inline int add_nr_isolate_pageblock(Mm mm, uint64_t z, int32_t delta) excep
     word.add_u64(mm, z + mm.zone_nr_isolate_pageblock, delta)
     return 0
 
+cdef inline uint64_t pageblock_nr(Mm mm, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0:
+    if mm.flatmem:
+        return (pfn >> abi.PAGEBLOCK_ORDER) - (mm.as_u64[mm.flat_zone(pfn) + mm.zone_start_pfn >> 3] >> abi.PAGEBLOCK_ORDER)
+    return pfn >> abi.PAGEBLOCK_ORDER
+
 cdef inline uint64_t pageblock_word(Mm mm, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t section
     cdef uint64_t root
     cdef uint64_t usemap
     section = pfn >> mm.pfn_section_shift
     root = section >> mm.root_section_shift
+    if mm.flatmem:
+        usemap = mm.as_u64[mm.flat_zone(pfn) + mm.zone_pageblock_flags >> 3]
+        return address.off(mm, usemap + (pageblock_nr(mm, pfn) >> 4 << 3))
     if root >= mm.nr_section_roots:
         mm.bad_page_pointer(address.pfn_to_page(mm, pfn))
     root = mm.as_u64[mm.var_mem_section + 8 * root >> 3]
@@ -114,7 +122,7 @@ cdef inline uint64_t pageblock_word(Mm mm, uint64_t pfn) except? 0xBAD0BAD0BAD0B
 
 cdef inline int32_t pageblock_migratetype(Mm mm, uint64_t pfn) except? -0x5BAD5BAD:
     cdef uint32_t shift
-    shift = 61 - ((pfn >> abi.PAGEBLOCK_ORDER) * 4 & 63)
+    shift = 61 - (pageblock_nr(mm, pfn) * 4 & 63)
     return mm.as_u64[pageblock_word(mm, pfn) >> 3] >> shift & 7
 
 cdef inline int set_pageblock_migratetype(Mm mm, uint64_t pfn, int32_t migratetype) except -1:
@@ -123,7 +131,7 @@ cdef inline int set_pageblock_migratetype(Mm mm, uint64_t pfn, int32_t migratety
     cdef uint64_t seven
     cdef uint64_t kind
     at = pageblock_word(mm, pfn)
-    shift = 61 - ((pfn >> abi.PAGEBLOCK_ORDER) * 4 & 63)
+    shift = 61 - (pageblock_nr(mm, pfn) * 4 & 63)
     seven = 7
     kind = migratetype
     if mm.debug_vm:

@@ -136,11 +136,29 @@ def add_nr_isolate_pageblock(mm: Mm, z: u64, delta: s32) -> None:
     word.add_u64(mm, z + mm.zone_nr_isolate_pageblock, delta)
 
 
+def pageblock_nr(mm: Mm, pfn: u64) -> u64:
+    """Number of ``pfn``'s pageblock modulo 16, the pageblocks of a word (``pfn_to_bitidx``).
+
+    Sections begin with a word; in a flat memory map, pageblocks count from the zone's first.
+    """
+    if mm.flatmem:
+        return (pfn >> abi.PAGEBLOCK_ORDER) - (
+            mm.as_u64[(mm.flat_zone(pfn) + mm.zone_start_pfn) >> 3] >> abi.PAGEBLOCK_ORDER
+        )
+    return pfn >> abi.PAGEBLOCK_ORDER
+
+
 def pageblock_word(mm: Mm, pfn: u64) -> u64:
-    """Physical address of the word of ``mem_section[].pageblock_flags`` that holds the flags of ``pfn``'s pageblock."""
+    """Physical address of the word that holds the flags of ``pfn``'s pageblock (``get_pageblock_bitmap``).
+
+    It is in ``mem_section[].pageblock_flags``, or of a flat memory map in ``zone->pageblock_flags``.
+    """
     section: u64 = pfn >> mm.pfn_section_shift
     root: u64 = section >> mm.root_section_shift
     usemap: u64
+    if mm.flatmem:
+        usemap = mm.as_u64[(mm.flat_zone(pfn) + mm.zone_pageblock_flags) >> 3]
+        return address.off(mm, usemap + ((pageblock_nr(mm, pfn) >> 4) << 3))
     if root >= mm.nr_section_roots:
         mm.bad_page_pointer(address.pfn_to_page(mm, pfn))
     root = mm.as_u64[(mm.var_mem_section + 8 * root) >> 3]
@@ -151,14 +169,14 @@ def pageblock_word(mm: Mm, pfn: u64) -> u64:
 
 def pageblock_migratetype(mm: Mm, pfn: u64) -> s32:
     """``get_pfnblock_migratetype``: bits 0 to 2 of the pageblock's four, the first bit uppermost in the word."""
-    shift: u32 = 61 - (((pfn >> abi.PAGEBLOCK_ORDER) * 4) & 63)
+    shift: u32 = 61 - ((pageblock_nr(mm, pfn) * 4) & 63)
     return (mm.as_u64[pageblock_word(mm, pfn) >> 3] >> shift) & 7
 
 
 def set_pageblock_migratetype(mm: Mm, pfn: u64, migratetype: s32) -> None:
     """``set_pageblock_migratetype``: without grouping by mobility, everything is unmovable."""
     at: u64 = pageblock_word(mm, pfn)
-    shift: u32 = 61 - (((pfn >> abi.PAGEBLOCK_ORDER) * 4) & 63)
+    shift: u32 = 61 - ((pageblock_nr(mm, pfn) * 4) & 63)
     seven: u64 = 7
     kind: u64 = migratetype
     if mm.debug_vm:

@@ -76,14 +76,14 @@ class CompactControl:
 # -- what the scanners remember --------------------------------------------------------------
 
 
-def skip_bit(pfn: int) -> int:
+def skip_bit(mm: Mm, pfn: int) -> int:
     """The mask of a pageblock's skip bit in its word of ``pageblock_flags``."""
-    return 1 << (_SKIP_SHIFT - ((pfn >> abi.PAGEBLOCK_ORDER) * 4 & 63))
+    return 1 << (_SKIP_SHIFT - (mmzone.pageblock_nr(mm, pfn) * 4 & 63))
 
 
 def get_pageblock_skip(mm: Mm, pfn: int) -> bool:
     """``get_pageblock_skip``: nothing could be isolated here lately."""
-    return bool(mm.as_u64[mmzone.pageblock_word(mm, pfn) >> 3] & skip_bit(pfn))
+    return bool(mm.as_u64[mmzone.pageblock_word(mm, pfn) >> 3] & skip_bit(mm, pfn))
 
 
 def cached_migrate_pfn(mm: Mm, z: int, sync: bool) -> int:
@@ -103,7 +103,7 @@ def __reset_isolation_suitable(mm: Mm, zone: int) -> None:
     mm.as_u8[z + mm.cold.zone_compact_blockskip_flush] = 0
     for pfn in range(start, end, PAGEBLOCK):
         if address.pfn_has_page(mm, pfn) and isolation.zone_of(mm, pfn) == zone:
-            word.clear_bits(mm, mmzone.pageblock_word(mm, pfn), skip_bit(pfn))
+            word.clear_bits(mm, mmzone.pageblock_word(mm, pfn), skip_bit(mm, pfn))
 
 
 def reset_isolation_suitable(mm: Mm, pgdat: int) -> None:
@@ -122,7 +122,7 @@ def update_pageblock_skip(cc: CompactControl, pfn: int, isolated: int, migrate_s
     if cc.ignore_skip_hint or isolated:
         return
     mm = cc.mm
-    word.set_bits(mm, mmzone.pageblock_word(mm, pfn), skip_bit(pfn))
+    word.set_bits(mm, mmzone.pageblock_word(mm, pfn), skip_bit(mm, pfn))
     if migrate_scanner:
         for sync in (False, True) if cc.mode != codes.MIGRATE_ASYNC else (False,):
             at = cached_migrate_pfn(mm, cc.z, sync)

@@ -198,7 +198,7 @@ def page_at(mm: Mm, at: int) -> int:
     """The ``struct page *`` of an entry of the page array whose physical address is ``at``."""
     for chunk, phys in enumerate(mm.memmap):
         if phys <= at < phys + (1 << mm.memmap_shift):
-            return mm.mem_map + (chunk << mm.memmap_shift) + at - phys
+            return address.phys_to_virt(mm, at) if mm.sectioned else mm.mem_map + (chunk << mm.memmap_shift) + at - phys
     raise AddressError(at, "no entry of the page array is at this physical address")
 
 

@@ -68,7 +68,7 @@ class Folios:
         self.array = array
         self.format = form
         self._size = dump.sizeof_page
-        self._mem_map = dump.mem_map
+        self._page_map = dump.page_map
         #: What :meth:`tails` looks at.
         self.fields = list(dict.fromkeys(["flags", form.tail_field]))
 
@@ -88,11 +88,9 @@ class Folios:
     def tails_at(self, start: int, pages: npt.NDArray[Any], where: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         """The heads of the tails at these positions: PFNs, -1 where what should lead to one leads nowhere."""
         words = pages[self.format.tail_field][where]
-        own = (where + start).astype(np.uint64) * np.uint64(self._size) + np.uint64(self._mem_map)
-        offset = self.format.head_addresses(own, words) - np.uint64(self._mem_map)
-        head = (offset // np.uint64(self._size)).astype(np.int64)
-        sound = (offset % np.uint64(self._size) == 0) & (head < where + start) & (head >= 0)
-        return np.where(sound, head, -1)
+        own = self._page_map.pages(where + start)
+        head = self._page_map.pfns(self.format.head_addresses(own, words))
+        return np.where(head < where + start, head, -1)
 
     def heads(self, pfns: npt.NDArray[np.int64], start: int = 0, pages: npt.NDArray[Any] | None = None) -> Heads:
         """What the page array has of these heads, each of which may be asked for several times.

@@ -114,12 +114,9 @@ class Links:
 
     def _pfns(self, entries: npt.NDArray[np.uint64]) -> _Pfns:
         """The PFN of the page that each address is the ``lru`` of; -1 if it is not that of any."""
-        size = np.uint64(self.dump.sizeof_page)
-        # Modulo 2^64, so that what lies below the page array is far above its end.
-        offset = entries - np.uint64(self.dump.mem_map + self.format.lru)
-        is_page = (offset % size == 0) & (offset // size < np.uint64(self.dump.max_pfn))
-        return np.where(is_page, (offset // size).astype(np.int64), -1)
+        pfns = self.dump.page_map.pfns(entries - np.uint64(self.format.lru))
+        return np.where(pfns < self.dump.max_pfn, pfns, -1)
 
     def _entries(self, pfns: _Pfns) -> npt.NDArray[np.uint64]:
         """The address of each page's ``lru``."""
-        return (pfns * self.dump.sizeof_page).astype(np.uint64) + np.uint64(self.dump.mem_map + self.format.lru)
+        return self.dump.page_map.pages(pfns) + np.uint64(self.format.lru)

@@ -92,12 +92,12 @@ def inspect_page(dump: Dump, place: Place) -> Page:
     block = pfn >> layout.constant("pageblock_order")
     examiner = _Examiner(dump)
     fields = examiner.array.fields(examiner.fields, pfn)
-    has_sections = "PFN_SECTION_SHIFT" in layout.constants and "mem_section" in dump.symbols
+    has_sections = "mem_section" in dump.symbols and "PFN_SECTION_SHIFT" in layout.constants
     return Page(
         place=place,
         pfn=pfn,
         phys=pfn << shift,
-        address=dump.mem_map + pfn * dump.sizeof_page,
+        address=dump.page_map.page(pfn),
         present=dump.memory.ranges.covers(pfn << shift, (pfn + 1) << shift),
         section=pfn >> layout.constant("PFN_SECTION_SHIFT") if has_sections else None,
         pageblock=block,
@@ -281,8 +281,8 @@ class _Examiner:
         for position in range(1, _MAX_STEPS):
             if link in heads:
                 return heads[link], f"entry {position} of the list {heads[link].name}"
-            before, rest = divmod(link - self.dump.mem_map - self.format.lru, self.dump.sizeof_page)
-            previous = {} if rest or before == pfn or before < 0 else self.array.fields([prev], before)
+            before = self.dump.page_map.pfn(link - self.format.lru)
+            previous = {} if before in (pfn, -1) else self.array.fields([prev], before)
             if not previous:
                 return None, "on no list"
             link = previous[prev]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from physmem.dump import Dump
 from physmem.errors import AbsentError, LayoutError, UnsupportedError
+from physmem.memory_model import MemoryModel
 
 __all__ = [
     "ABSENT",
@@ -131,24 +132,40 @@ def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int1
     layout = dump.layout
     form = PageblockFormat(dump)
     width = form.width
-    blocks_shift = layout.constant("PFN_SECTION_SHIFT") - layout.constant("pageblock_order")
     found = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int16)
-    words = -(-layout.constant("SECTION_BLOCKFLAGS_BITS") // 64)
-    bit = np.arange(1 << blocks_shift) * width
-    shift = (64 - width - bit % 64 if form.from_top else bit % 64).astype(np.uint64)
-    mask = np.uint64((1 << width) - 1)
-    for section in sections(dump):
-        first = section.nr << blocks_shift
-        here = found[first : first + (1 << blocks_shift)]
+    for first, count, address in _usemaps(dump):
+        here = found[first : first + count]
+        bit = np.arange(len(here)) * width
         try:
-            flags = dump.memory.array(dump.virt_to_phys(section.pageblock_flags), np.uint64, words)
+            flags = dump.memory.array(dump.virt_to_phys(address), np.uint64, -(-len(here) * width // 64))
         except AbsentError:
             if not partial:
                 raise
             here[:] = ABSENT
         else:
-            here[:] = (flags[bit // 64] >> shift & mask)[: len(here)]
+            shift = (64 - width - bit % 64 if form.from_top else bit % 64).astype(np.uint64)
+            here[:] = flags[bit // 64] >> shift & np.uint64((1 << width) - 1)
     return found
+
+
+def _usemaps(dump: Dump) -> Iterator[tuple[int, int, int]]:
+    """Where pageblock flags are: the first pageblock, how many, and the address: of sections, or of flat zones."""
+    layout = dump.layout
+    order = layout.constant("pageblock_order")
+    if dump.model is not MemoryModel.FLATMEM:
+        blocks_shift = layout.constant("PFN_SECTION_SHIFT") - order
+        for section in sections(dump):
+            yield section.nr << blocks_shift, 1 << blocks_shift, section.pageblock_flags
+        return
+    node_zones = layout.field("pglist_data", "node_zones")
+    for pgdat in dump.pgdats.values():
+        for i in range(node_zones.count):
+            zone = pgdat + node_zones.offset + i * layout.sizeof("zone")
+            start, spanned = (dump.field(zone, "zone", name) for name in ("zone_start_pfn", "spanned_pages"))
+            if spanned:
+                end = min(start + spanned, dump.max_pfn)
+                count = (end - 1 >> order) - (start >> order) + 1
+                yield start >> order, max(count, 0), dump.field(zone, "zone", "pageblock_flags")
 
 
 def pageblock_types(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int16]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from physmem.dump import Dump
 from physmem.errors import UsageError
+from physmem.memory_model import MemoryModel
 
 __all__ = ["Place", "Region", "What", "locate", "parse_address", "parse_what", "region_of"]
 
@@ -87,13 +88,24 @@ def parse_address(text: str) -> int:
 
 def region_of(dump: Dump, va: int) -> Region:
     """The region that a kernel address is in; PAGE_TABLES if it is in none that has a fixed place."""
-    is_sparse = "mem_section" in dump.symbols
-    pages = dump.regions.direct_map_size >> dump.layout.constant("PAGE_SHIFT") if is_sparse else dump.max_pfn
-    if dump.mem_map <= va < dump.mem_map + pages * dump.sizeof_page:
+    if struct_page(dump, va) is not None:
         return Region.STRUCT_PAGE
     if va in dump.regions.image:
         return Region.KERNEL_IMAGE
     return Region.PAGE_TABLES if dump.regions.linear(va) is None else Region.DIRECT_MAP
+
+
+def struct_page(dump: Dump, va: int) -> tuple[int, int] | None:
+    """The PFN whose ``struct page`` a kernel address is in, and how far; None if it is not in the page array."""
+    size = dump.sizeof_page
+    if dump.model is MemoryModel.SPARSEMEM_VMEMMAP:
+        # All of the region that is there for it, whether the machine has so much memory or not.
+        pages = dump.regions.direct_map_size >> dump.layout.constant("PAGE_SHIFT")
+        return divmod(va - dump.mem_map, size) if 0 <= va - dump.mem_map < pages * size else None
+    # In the direct map, an array begins at any address that is aligned to a cache line.
+    rest = (va - (dump.mem_map if dump.model is MemoryModel.FLATMEM else dump.page_offset)) % size
+    pfn = dump.page_map.pfn(va - rest)
+    return None if pfn < 0 else (pfn, rest)
 
 
 def locate(dump: Dump, what: What) -> Place:
@@ -113,7 +125,7 @@ def locate(dump: Dump, what: What) -> Place:
     else:
         region = region_of(dump, value)
         if region is Region.STRUCT_PAGE:
-            return Place(region, value, *divmod(value - dump.mem_map, dump.sizeof_page))
+            return Place(region, value, *(struct_page(dump, value) or (0, 0)))
         phys = dump.virt_to_phys(value)
     if phys >> bits:
         raise UsageError(f"{region.value} {value:#x}: beyond physical memory of {bits} bits")

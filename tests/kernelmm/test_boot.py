@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from kernelmm.machine import Machine
 from physmem import engine
 from physmem.dump import open_dump
 from physmem.e820 import Kind, MemoryMap, Region
-from physmem.errors import UnsupportedError, UsageError
+from physmem.errors import UsageError
 from physmem.inspect.check import check
 from physmem.structs.linux_4_0 import UP
 
@@ -118,12 +117,6 @@ def test_impossible_machines(size: str, nodes: int, options: dict[str, Any], mes
     with pytest.raises(UsageError, match=message) as error:
         Machine.boot(size, nodes, **options)
     assert "\n" not in str(error.value)
-
-
-def test_memory_models_that_are_not_modelled() -> None:
-    flat = replace(UP, sparsemem=False, sparsemem_vmemmap=False)
-    with pytest.raises(UnsupportedError, match="SPARSEMEM_VMEMMAP"):
-        Machine.boot("64M", kernel=flat)
 
 
 def test_a_node_needs_some_memory() -> None:

@@ -20,7 +20,7 @@ from physmem.structs.cdecl import Aggregate
 from physmem.structs.compiler import compile_struct
 from physmem.structs.layout import Layout
 from physmem.structs.linux_4_0.basic import arch_spinlock, list_head, raw_spinlock, spinlock, wait_queue_head
-from physmem.structs.linux_4_0.config import CONFIGS, NUMA, UP, Config
+from physmem.structs.linux_4_0.config import CONFIGS, MODELS, NUMA, SMP, UP, Config
 from physmem.structs.linux_4_0.constants import constants
 from physmem.structs.linux_4_0.enums import ENUMS
 from physmem.structs.linux_4_0.mem_section import mem_section
@@ -31,7 +31,7 @@ from physmem.structs.linux_4_0.pglist_data import pglist_data, zonelist, zonelis
 from physmem.structs.linux_4_0.vmstat import vm_event_state
 from physmem.structs.linux_4_0.zone import free_area, lruvec, per_cpu_pages, per_cpu_pageset, zone, zone_reclaim_stat
 
-__all__ = ["CONFIGS", "NUMA", "UP", "Config", "layout", "page", "structs"]
+__all__ = ["CONFIGS", "MODELS", "NUMA", "SMP", "UP", "Config", "layout", "page", "structs"]
 
 
 @cache

@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 
 from physmem.errors import LayoutError
 
-__all__ = ["CONFIGS", "NUMA", "UP", "Config"]
+__all__ = ["CONFIGS", "MODELS", "NUMA", "SMP", "UP", "Config"]
+
+#: The memory models: where ``struct page`` of a PFN is, in three ways.
+MODELS = ("sparsemem-vmemmap", "sparsemem", "flatmem")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,23 @@ class Config:
                 raise LayoutError(f"{self.name}: {rule}")
 
     @property
+    def model(self) -> str:
+        """The memory model, one of :data:`MODELS`."""
+        if not self.sparsemem:
+            return "flatmem"
+        return "sparsemem-vmemmap" if self.sparsemem_vmemmap else "sparsemem"
+
+    def with_model(self, model: str) -> Config:
+        """The same kernel with another memory model.
+
+        :raises LayoutError: there is no such model, or it cannot have several nodes
+        """
+        if model not in MODELS:
+            raise LayoutError(f"memory model {model[:20]!r}: there are {', '.join(MODELS)}")
+        name = self.name if model == self.model else f"{self.name} {model.upper()}"
+        return replace(self, name=name, sparsemem=model != "flatmem", sparsemem_vmemmap=model == "sparsemem-vmemmap")
+
+    @property
     def max_numnodes(self) -> int:
         """MAX_NUMNODES: most nodes the kernel can have."""
         return 1 << self.nodes_shift
@@ -107,6 +127,9 @@ NUMA = Config("Linux 4.0 SMP+NUMA", smp=True, numa=True, nr_cpus=8, nodes_shift=
 UP = Config("Linux 4.0 UP", smp=False, numa=False, nr_cpus=1, nodes_shift=0, numa_balancing=False)
 """A kernel for one CPU and one node: spinlocks have no bytes, statistics no per-cpu part."""
 
+SMP = Config("Linux 4.0 SMP", smp=True, numa=False, nr_cpus=8, nodes_shift=0, numa_balancing=False)
+"""An 8-CPU kernel for one node."""
+
 
 def _debug(c: Config) -> Config:
     """The build that debugs its page allocator: what was freed is hidden, and pages have owners."""
@@ -116,7 +139,11 @@ def _debug(c: Config) -> Config:
 CONFIGS = {
     "numa": NUMA,
     "up": UP,
+    "numa-sparsemem": NUMA.with_model("sparsemem"),
+    "up-sparsemem": UP.with_model("sparsemem"),
+    "smp-flatmem": SMP.with_model("flatmem"),
+    "up-flatmem": UP.with_model("flatmem"),
     "numa-debug": _debug(NUMA),
     "up-debug": _debug(UP),
 }
-"""The configurations by the name that files use; ``numa`` and ``up`` are proven against real kernels."""
+"""Configurations by the name that files use; ``numa`` and ``up`` are proven against real kernels."""

@@ -14,10 +14,10 @@ from kernelmm.bringup.variables import VARIABLES, initial_jiffies
 from kernelmm.bringup.vmcoreinfo import vmcoreinfo
 from physmem.ram import Ram
 from physmem.structs import known
-from physmem.structs.linux_4_0 import NUMA, UP, Config
+from physmem.structs.linux_4_0 import CONFIGS, NUMA, Config
 
-BUILDS = [("numa", NUMA, PHYSICAL_START), ("numa-low", NUMA, LOW_START), ("up", UP, PHYSICAL_START)]
-BUILDS.append(("up-low", UP, LOW_START))
+STARTS = (("", PHYSICAL_START), ("-low", LOW_START))
+BUILDS = [(name + suffix, config, start) for name, config in CONFIGS.items() for suffix, start in STARTS]
 
 builds = pytest.mark.parametrize(("name", "config", "start"), BUILDS)
 
@@ -26,7 +26,7 @@ builds = pytest.mark.parametrize(("name", "config", "start"), BUILDS)
 def test_it_is_a_known_kernel(name: str, config: Config, start: int) -> None:
     """The data file says what the linker says; tools/link_kernels.py writes it anew."""
     image = link(config, start)
-    found = known.recognise(vmcoreinfo(image.layout, image.symbols, RELEASE))
+    found = known.recognise(vmcoreinfo(image.layout, image.symbols, image.release))
     assert found is not None
     assert found.name == f"kernelmm-4.0.0-{name}"
     assert dict(found.symbols) == dict(image.symbols)

@@ -173,7 +173,7 @@ def test_sections_and_vmemmap(attached: Callable[[str], Any], name: str) -> None
         section = sections.section_ptr(kernel, nr)
         usemap = kernel.get(section, "mem_section.pageblock_flags")
         kernel.set(section, "mem_section.section_mem_map", 1)
-        sections.sparse_init_one_section(kernel, section, nr, usemap)
+        sections.sparse_init_one_section(kernel, section, nr, start + nr * size, usemap)
         tables.vmemmap_populate(kernel, start + nr * size, start + (nr + 1) * size, nothing, nothing)
     assert real.changed(before) == []
 

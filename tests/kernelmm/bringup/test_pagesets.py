@@ -92,14 +92,14 @@ def test_the_fraction_of_each_zone(booted: Callable[..., Booted]) -> None:
     kernel = booted("256M", cpus=2).kernel
     managed = kernel.get(kernel.zone(0, 1).at, "zone.managed_pages")
     assert high_and_batch(kernel) == {(6 * 15, 15)}
-    sysctl.set_percpu_pagelist_fraction(kernel, 8)
+    sysctl.percpu_pagelist_fraction_sysctl_handler(kernel, 8)
     assert high_and_batch(kernel) == {(managed // 8, 96)}
-    sysctl.set_percpu_pagelist_fraction(kernel, 4000)
+    sysctl.percpu_pagelist_fraction_sysctl_handler(kernel, 4000)
     assert high_and_batch(kernel) == {(managed // 4000, managed // 4000 // 4)}
-    sysctl.set_percpu_pagelist_fraction(kernel, 0)
+    sysctl.percpu_pagelist_fraction_sysctl_handler(kernel, 0)
     assert high_and_batch(kernel) == {(6 * 15, 15)}
     with pytest.raises(UsageError, match="from 8"):
-        sysctl.set_percpu_pagelist_fraction(kernel, 7)
+        sysctl.percpu_pagelist_fraction_sysctl_handler(kernel, 7)
 
 
 def test_without_smp(booted: Callable[..., Booted]) -> None:

@@ -54,13 +54,13 @@ def test_lowmem_reserves_grow_with_what_is_above(booted: Callable[..., Booted]) 
     total = sum(kernel.get(zone.at, "zone.dirty_balance_reserve") for zone in kernel.zones())
     assert kernel.var("totalreserve_pages") == kernel.var("dirty_balance_reserve") == total
 
-    sysctl.set_lowmem_reserve_ratio(kernel, [32, 0])
+    sysctl.lowmem_reserve_ratio_sysctl_handler(kernel, [32, 0])
     # Ratios below 1 are 1.
     assert kernel.var("sysctl_lowmem_reserve_ratio", 1) == 1
     assert kept(dma)[3] == above[1] // 32
     assert kept(dma32)[3] == pages[normal]
     with pytest.raises(UsageError, match="there are 3"):
-        sysctl.set_lowmem_reserve_ratio(kernel, [1, 2, 3, 4])
+        sysctl.lowmem_reserve_ratio_sysctl_handler(kernel, [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_migrate_reserve_follows_the_watermark(booted: Callable[..., Booted]) ->
     assert len(at_boot) == 2
     dma, dma32 = kernel.zone(0, 0), kernel.zone(0, 1)
     assert [kernel.get(zone.at, "zone.nr_migrate_reserve_block") for zone in (dma, dma32)] == [1, 1]
-    sysctl.set_min_free_kbytes(kernel, 16384)
+    sysctl.min_free_kbytes_sysctl_handler(kernel, 16384)
     assert kernel.var("user_min_free_kbytes") == 16384
     assert [kernel.get(zone.at, "zone.nr_migrate_reserve_block") for zone in (dma, dma32)] == [2, 2]
     assert len(reserve_blocks(machine)) == 4
@@ -110,9 +110,9 @@ def test_migrate_reserve_follows_the_watermark(booted: Callable[..., Booted]) ->
     array, _ = machine.dump.pages(0, machine.dump.max_pfn, ["flags"])
     for pfn in reserve_blocks(machine):
         assert not (array["flags"][pfn : pfn + 512] >> 10 & 1).any()
-    sysctl.set_min_free_kbytes(kernel, 0)
+    sysctl.min_free_kbytes_sysctl_handler(kernel, 0)
     assert reserve_blocks(machine) == []
-    sysctl.set_min_free_kbytes(kernel, 1000)
+    sysctl.min_free_kbytes_sysctl_handler(kernel, 1000)
     assert reserve_blocks(machine) == at_boot
     assert not check(machine.dump).findings
 
@@ -121,9 +121,9 @@ def test_ratios_of_zone_reclaim(booted: Callable[..., Booted]) -> None:
     kernel = booted("64M").kernel
     zone = kernel.zone(0, 1)
     managed = kernel.get(zone.at, "zone.managed_pages")
-    sysctl.set_min_unmapped_ratio(kernel, 10)
-    sysctl.set_min_slab_ratio(kernel, 20)
+    sysctl.sysctl_min_unmapped_ratio_sysctl_handler(kernel, 10)
+    sysctl.sysctl_min_slab_ratio_sysctl_handler(kernel, 20)
     assert kernel.get(zone.at, "zone.min_unmapped_pages") == managed * 10 // 100
     assert kernel.get(zone.at, "zone.min_slab_pages") == managed * 20 // 100
     with pytest.raises(UsageError, match="from 0 to 100"):
-        sysctl.set_min_slab_ratio(kernel, 101)
+        sysctl.sysctl_min_slab_ratio_sysctl_handler(kernel, 101)

@@ -75,13 +75,13 @@ def test_the_order_changes_at_run_time(booted: Callable[..., Booted], contents: 
     machine = booted("8G", 2)
     kernel = machine.kernel
     before = zonelists.zonelist(kernel, 0, 0)
-    sysctl.set_numa_zonelist_order(kernel, "zone")
+    sysctl.numa_zonelist_order_handler(kernel, "zone")
     assert kernel.var("current_zonelist_order") == zonelists.ZONELIST_ORDER_ZONE
     assert [idx for _, idx in zonelists.zonelist(kernel, 0, 0)] == [NORMAL, NORMAL, DMA32, DMA]
-    sysctl.set_numa_zonelist_order(kernel, "default")
+    sysctl.numa_zonelist_order_handler(kernel, "default")
     assert zonelists.zonelist(kernel, 0, 0) == before
     with pytest.raises(UsageError, match="default, node, zone"):
-        sysctl.set_numa_zonelist_order(kernel, "best")
+        sysctl.numa_zonelist_order_handler(kernel, "best")
 
 
 def test_the_cache_of_the_first_list(booted: Callable[..., Booted]) -> None:
