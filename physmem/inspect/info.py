@@ -94,7 +94,7 @@ def info(dump: Dump) -> Info:
         cpus=cpus,
         nodes=found,
         levels=dump.regions.levels,
-        vmemmap=dump.mem_map,
+        vmemmap=dump.page_map.page(dump.max_pfn - 1) - (dump.max_pfn - 1) * dump.sizeof_page,
         kaslr=_kaslr(dump),
         facts=list(_facts(dump)),
     )
