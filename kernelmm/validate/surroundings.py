@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
-from physmem.errors import PhysmemError
+from physmem.errors import PhysmemError, UnsupportedError
 from physmem.inspect.freelist import FreeList, free_lists, pcp_lists
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zones import Zone, pagesets, populated_zones
@@ -27,10 +27,16 @@ _MAX_STEPS = 1 << 14
 class Kernel:
     """What stays the same while a kernel runs: how its pages are read, its zones, where its lists begin.
 
+    :raises UnsupportedError: it marks compound pages in another way than Linux 4.0
     :raises PhysmemError: its zones cannot be read
     """
 
     def __init__(self, dump: Dump) -> None:
+        if "PG_tail" not in dump.layout.enum("pageflags"):
+            release = dump.info.get("OSRELEASE", "this kernel")
+            raise UnsupportedError(
+                f"a free is judged by Linux 4.0's free path, and {release} has another (physmem page says what a page is)"
+            )
         self.dump = dump
         self.format = PageFormat(dump.layout)
         self.zones = list(populated_zones(dump))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +103,11 @@ def test_a_free_needs_an_image(validate: Callable[..., Result]) -> None:
     result = validate("free pfn:5 0")
     assert result.exit_code == 2
     assert "--image IMAGE" in result.stderr
+
+
+def test_another_kernel_has_another_free_path(validate: Callable[..., Result]) -> None:
+    image = Path(__file__).parents[2] / "data" / "vmcores" / "deb61-256m" / "image.vmcore.xz"
+    result = validate("--image", image, "free pfn:4096 0")
+    assert result.exit_code == 2
+    assert "a free is judged by Linux 4.0's free path" in result.stderr
+    assert result.stderr.count("\n") == 1
