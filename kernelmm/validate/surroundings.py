@@ -35,7 +35,7 @@ class Kernel:
         if "PG_tail" not in dump.layout.enum("pageflags"):
             release = dump.info.get("OSRELEASE", "this kernel")
             raise UnsupportedError(
-                f"a free is judged by Linux 4.0's free path, and {release} has another (physmem page says what a page is)"
+                f"a free is judged by Linux 4.0's free path, and {release} has another (see physmem page)"
             )
         self.dump = dump
         self.format = PageFormat(dump.layout)
