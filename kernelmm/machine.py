@@ -30,6 +30,7 @@ from kernelmm.core.mm import Mm
 from kernelmm.debug import access
 from kernelmm.debug.aids import install
 from kernelmm.debug.atomic import AtomicSleep, NoAids
+from kernelmm.hardware import Hardware
 from kernelmm.page_view import PageView
 from kernelmm.study import script as page_script
 from kernelmm.study.debug_vm import DebugVm
@@ -59,7 +60,7 @@ _Path = str | os.PathLike[str]
 THISNODE = gfp_bits.__GFP_THISNODE
 
 
-class Machine:
+class Machine(Hardware):
     """A machine attached to a memory image, or booted.
 
     :ivar mm: the kernel's view of its memory, which the functions of :mod:`kernelmm.core` take first

@@ -91,6 +91,7 @@ ELSEWHERE = {
     "rmv_page_order": "kernelmm.core.page.rmv_order",
     "check_new_page": "kernelmm.core.page.is_bad",
     "drain_zone_pages": "kernelmm.core.pcp.drain_pages_zone",
+    "page_alloc_cpu_notify": "kernelmm.pressure.cpu_hotplug.page_alloc_cpu_dead",
     "__isolate_free_page": "kernelmm.pressure.isolation.isolate_free_page",
     "__zone_watermark_ok": "kernelmm.core.watermark.leaves_enough",
     "zone_local": "kernelmm.core.alloc.get_page_from_freelist",
@@ -106,7 +107,6 @@ ELSEWHERE = {
 }
 
 _BRINGUP = "bringing a machine of one's own up"
-_HOTPLUG = "CPU and memory hotplug"
 _SYSCTL = "a sysctl's file in /proc; the value itself is in memory and can be set there"
 
 #: Why a function that is found nowhere is not there.
@@ -150,8 +150,6 @@ NOT_MODELLED = {
     ),
     "free_highmem_page": "there is no high memory on 64 bits",
     "alloc_large_system_hash": "hash tables of other subsystems",
-    **dict.fromkeys(("page_alloc_cpu_notify", "zone_pcp_update", "zone_pcp_reset"), _HOTPLUG),
-    "__offline_isolated_pages": _HOTPLUG,
 }
 
 _HEAD = """# Every function of mm/page_alloc.c

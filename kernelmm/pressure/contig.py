@@ -28,7 +28,7 @@ from kernelmm.pressure.isolation import (
 from kernelmm.pressure.lru import PageList
 from kernelmm.pressure.shrink import ScanControl
 from physmem import abi, address
-from physmem.errors import UsageError
+from physmem.errors import BudgetError, UsageError
 
 __all__ = ["alloc_contig_range", "alloc_migrate_target", "free_contig_range", "reclaim_clean_pages_from_list"]
 
@@ -110,8 +110,14 @@ def alloc_contig_range(mm: Mm, start: int, end: int, migratetype: int) -> int:
     if result:
         return result
     cc = CompactControl(mm, zone, -1, 0, codes.MIGRATE_SYNC, ignore_skip_hint=True, stack_slot=_STACK_COMPACT_CONTROL)
-    result = __alloc_contig_migrate_range(cc, start, end) or _take_isolated(mm, zone, start, end)
-    undo_isolate_page_range(mm, outer_from, outer_to, migratetype)
+    try:
+        result = __alloc_contig_migrate_range(cc, start, end) or _take_isolated(mm, zone, start, end)
+    except BudgetError:
+        # A kernel would wait on; we give everything back.
+        migrate.putback_movable_pages(mm, cc.migratepages)
+        raise
+    finally:
+        undo_isolate_page_range(mm, outer_from, outer_to, migratetype)
     return result
 
 

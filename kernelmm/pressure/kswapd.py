@@ -183,7 +183,11 @@ def kswapd_run(mm: Mm, nid: int) -> None:
 
 def kswapd_stop(mm: Mm, nid: int) -> None:
     """``kswapd_stop``: the node has no memory left that it could look after."""
-    pgdat = mmzone.node_data(mm, nid)
+    leave_queue(mm, mmzone.node_data(mm, nid))
+
+
+def leave_queue(mm: Mm, pgdat: int) -> None:
+    """``finish_wait``: kswapd, the only one there, is off its wait queue."""
     head = pgdat + mm.pgdat_kswapd_wait_task_list
     list_head.init_list_head(mm, head, address.off(mm, head))
 
@@ -234,6 +238,7 @@ def run_kswapd(mm: Mm, nid: int) -> None:
     """
     pgdat = mmzone.node_data(mm, nid)
     with as_kswapd(mm, nid):
+        leave_queue(mm, pgdat)
         set_pgdat_percpu_threshold(mm, pgdat, calculate_pressure_threshold)
         order, classzone_idx = take_request(mm, pgdat)
         while True:

@@ -18,7 +18,7 @@ from kernelmm.bringup.kernel import N_MEMORY, Kernel, Zone
 from kernelmm.bringup.rounding import div_round_up
 from kernelmm.core import free, mmzone, page, pcp, vmstat
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, contig, isolation, kswapd, lru, migrate, stat, waiting
+from kernelmm.pressure import codes, contig, isolation, kswapd, lru, migrate, stat
 from kernelmm.pressure.isolation import at_of
 from kernelmm.pressure.lru import PageList
 from physmem import abi, address, list_head, word
@@ -100,7 +100,7 @@ def do_migrate_range(mm: Mm, start: int, end: int) -> int:
         if page.count(mm, at) == 0:
             continue
         if lru.isolate_lru_page(mm, pg):
-            source.add(pg) if not source else add_tail(mm, pg, source)
+            add_tail(mm, pg, source)
             taken += 1
             stat.inc_page_state(mm, pg, migrate.isolated_item(mm, pg))
         else:
@@ -261,7 +261,7 @@ def setup_zone_pageset(kernel: Kernel, zone: Zone) -> None:
     """
     size = kernel.layout.sizeof("per_cpu_pageset")
     if not isinstance(kernel.ram, DeferredRam):
-        raise UnsupportedError("not modelled: pagesets for a new zone of an image: the per-CPU allocator's map is unknown")
+        raise UnsupportedError("not modelled: pagesets for an empty zone of an image (the per-CPU map is unknown)")
     start = kernel.symbols["__per_cpu_end"] if kernel.smp else kernel.var("pcpu_base_addr")
     used = {kernel.get(each.at, "zone.pageset") for each in kernel.zones()}
     pointer = next(at for at in range(start, start + pagesets.DYNAMIC_RESERVE, size) if at not in used)

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Everything mixed: allocating, reclaim, compaction, ranges, faults, cpusets, hotplug; and every allocation failing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from kernelmm.core import fault
+from physmem import engine
+from tools.soak import EXPECTED, OPERATIONS, World
+
+NUMBER = st.integers(0, (1 << 20) - 1)
+
+
+class Mixed(RuleBasedStateMachine):
+    """The operations of :mod:`tools.soak` in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @rule(name=st.sampled_from(OPERATIONS), a=NUMBER, b=NUMBER)
+    def step(self, name: str, a: int, b: int) -> None:
+        self.world.step(name, a, b)
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        self.world.verify()
+
+    def teardown(self) -> None:
+        self.world.finish()
+
+
+TestMixed = Mixed.TestCase
+TestMixed.settings = settings(
+    max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def scenario(world: World) -> None:
+    """Some of everything that allocates."""
+    world.op_alloc(3, 0)
+    world.op_read(40, 7)
+    world.op_mmap(0, 20)
+    world.op_write(20, 100)
+    world.op_contig(9000, 300)
+    world.op_cma(100, 2)
+    world.op_mmap(1, 5)
+    world.op_compact(0, 0)
+
+
+def test_whichever_allocation_fails_nothing_is_lost():
+    """The fault loop: the n-th allocation fails, for every n until the scenario is through without."""
+    failed = 0
+    for n in range(1, 1000):
+        world = World()
+        world.faults(interval=n, times=1)
+        try:
+            scenario(world)
+        except EXPECTED:
+            failed += 1
+        fired = world.mm.ram.u32(world.mm.var_fail_page_alloc + fault.TIMES) == 0
+        world.verify(whole=n % 25 == 1)
+        world.finish(whole=n % 25 == 1)
+        if not fired:
+            break
+    else:
+        raise AssertionError("the scenario does not end")
+    assert n > 100
+    assert failed
+
+
+@pytest.mark.skipif(engine.why_interpreted() is not None, reason="the compiled engine is not built")
+def test_both_engines_leave_the_same_bytes():
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tools.soak", "--steps", "40", "--seed", "3", "--check-every", "1000", "--digest"]
+    outputs = []
+    for name in engine.ENGINES:
+        env = {"PHYSMEM_ENGINE": name, "PATH": "/usr/bin:/bin"}
+        outputs.append(subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=True).stdout)
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0].splitlines()[-1]) == 64
