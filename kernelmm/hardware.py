@@ -23,7 +23,11 @@ class Hardware:
     """Contiguous ranges, memory and CPUs that come and go, and the context of the caller."""
 
     mm: Mm
-    kernel: Kernel
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel's structures, which the machine has by name."""
+        raise NotImplementedError
 
     # -- ranges --------------------------------------------------------------
 
