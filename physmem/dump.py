@@ -314,6 +314,13 @@ class Dump:
         start = self._flat_start if self.model is MemoryModel.FLATMEM else 0
         return Linear(self.mem_map, self.sizeof_page, self.max_pfn, start)
 
+    def page_of(self, pfn: int) -> int:
+        """``pfn_to_page`` of one PFN, whether the machine has it or not; 0 if its section has no page array."""
+        if self.model is MemoryModel.SPARSEMEM_VMEMMAP:
+            # Without asking for the nodes, which takes reading the kernel's types.
+            return self.mem_map + pfn * self.sizeof_page
+        return self.page_map.page(pfn)
+
     @cached_property
     def _flat_start(self) -> int:
         """The first PFN of a flat page array, which begins with a whole block of the largest order."""

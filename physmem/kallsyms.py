@@ -32,21 +32,16 @@ import numpy.typing as npt
 
 from physmem.errors import AbsentError, AddressError, LayoutError, SymbolError
 from physmem.image import VmcoreInfo
+from physmem.kallsyms_names import MAX_TOKEN, TOKENS, Names
 from physmem.regions import KernelImage
 from physmem.symbols import Symbols
 
 __all__ = ["Kallsyms", "KernelSymbols", "Tables", "anchors_of", "read_kallsyms"]
 
-#: Far above what kernels have: symbols, bytes of their compressed names, letters of a name, bytes of a token.
+#: Far above what kernels have: symbols, bytes of their compressed names.
 MAX_SYMBOLS = 1 << 21
 MAX_NAMES = 64 << 20
-MAX_NAME = 1 << 10
-MAX_TOKEN = 1 << 8
-TOKENS = 256
 
-_SEPARATOR, _NOTHING = TOKENS, TOKENS + 1
-# Bytes of compressed names that are expanded at a time.
-_PIECE = 1 << 16
 # Symbols that VMCOREINFO has by their own addresses, not by what they point to.
 _ANCHORS = ("_stext", "init_uts_ns", "init_top_pgt", "init_level4_pgt", "prb")
 
@@ -95,31 +90,28 @@ class Tables:
 class Kallsyms(Mapping[str, int]):
     """All symbols of a kernel, and their addresses.  Of a name that several have, the first is found.
 
-    :param text: every symbol on a line of its own: the letter of its kind, its name
-    :param starts: where in it each line begins
-    :param addresses: the address of each symbol
+    :param names: the names of all symbols
+    :param addresses: the address of each
     """
 
-    def __init__(self, text: bytes, starts: npt.NDArray[np.int64], addresses: npt.NDArray[np.uint64]) -> None:
-        self._text = text
-        self._starts = starts
+    def __init__(self, names: Names, addresses: npt.NDArray[np.uint64]) -> None:
+        self._names = names
         self._addresses = addresses
 
     @cached_property
     def _all(self) -> dict[str, int]:
         """Every name, once somebody has asked for all of them."""
-        names = (line[1:].decode("latin-1") for line in self._text.split(b"\n")[:-1])
         found: dict[str, int] = {}
-        for name, address in zip(names, self._addresses.tolist(), strict=False):
-            found.setdefault(name, address)
+        for name, address in zip(self._names, self._addresses.tolist(), strict=True):
+            found.setdefault(name.decode("latin-1"), address)
         return found
 
     def find(self, name: str) -> int | None:
         """The address of a symbol, None if there is none of that name."""
         if "_all" in self.__dict__:
             return self._all.get(name)
-        line = _line(self._text, self._starts, name)
-        return None if line is None else int(self._addresses[line])
+        number = self._names.find(name)
+        return None if number is None else int(self._addresses[number])
 
     def __getitem__(self, name: str) -> int:
         address = self.find(name)
@@ -151,14 +143,13 @@ def read_kallsyms(tables: Tables, image: KernelImage, anchors: Mapping[str, int]
     size = tables.token_table - tables.names
     if not 0 < size <= MAX_NAMES:
         raise SymbolError(f"kallsyms: {size} bytes between names and tokens: at most {MAX_NAMES} are read")
-    names = image.read_present(tables.names, size)
-    text, starts = _expand(names, count, *read_tokens(tables, image))
-    known = {name: at for name in anchors if (at := _line(text, starts, name)) is not None}
+    names = Names(image.read_present(tables.names, size), count, *read_tokens(tables, image))
+    known = {name: at for name in anchors if (at := names.find(name)) is not None}
     if not known:
         raise SymbolError(f"kallsyms: {count} symbols, and none of {', '.join(anchors)} among them")
     for addresses in _encodings(tables, image, count):
         if all(int(addresses[at]) == anchors[name] for name, at in known.items()):
-            return Kallsyms(text, starts, addresses)
+            return Kallsyms(names, addresses)
     raise SymbolError(f"kallsyms: no encoding that is known gives {', '.join(known)} the address in VMCOREINFO")
 
 
@@ -172,70 +163,6 @@ def read_tokens(tables: Tables, image: KernelImage) -> tuple[bytes, npt.NDArray[
     index = np.frombuffer(image.read(tables.token_index, 2 * TOKENS), "<u2")
     table = image.read_present(tables.token_table, int(index[-1]) + MAX_TOKEN + 1)
     return table[: table.find(b"\0", int(index[-1])) + 1], index
-
-
-def _expand(
-    names: bytes, count: int, table: bytes, index: npt.NDArray[np.uint16]
-) -> tuple[bytes, npt.NDArray[np.int64]]:
-    """All names, a line each, and where the lines begin."""
-    heads, tails, end = _lengths(names, count)
-    tokens = np.frombuffer(names, np.uint8, end).astype(np.int16)
-    tokens[tails] = _NOTHING
-    tokens[heads] = _SEPARATOR
-    # The two tokens that are added stand behind the table: the end of a line, and nothing.
-    letters = np.frombuffer(table + b"\n", np.uint8)
-    firsts = np.concatenate([index, [len(table), len(table)]]).astype(np.int32)
-    sizes = np.array([table.find(b"\0", first) - first for first in index.tolist()] + [1, 0], np.int32)
-    if sizes.min() < 0 or sizes.max() > MAX_TOKEN:
-        raise SymbolError("kallsyms: the tokens contradict their index")
-    total = int(np.bincount(tokens, minlength=len(sizes)) @ sizes)
-    if total > MAX_NAME * count:
-        raise SymbolError(f"kallsyms: {total} letters in {count} names")
-    pieces, starts, written = [], [], 0
-    for piece in np.split(tokens, range(_PIECE, end, _PIECE)):
-        lengths = sizes[piece]
-        begins = np.cumsum(lengths, dtype=np.int32) - lengths
-        # Letter i of the text is letter (i - where its token begins) of the token.
-        place = np.repeat(firsts[piece] - begins, lengths)
-        place += np.arange(len(place), dtype=np.int32)
-        pieces.append(letters[place].tobytes())
-        starts.append(written + begins[piece == _SEPARATOR].astype(np.int64))
-        written += len(place)
-    # Each line has its end in front: the first one goes, the last gets its own.
-    return b"".join(pieces)[1:] + b"\n", np.concatenate(starts)
-
-
-def _lengths(names: bytes, count: int) -> tuple[list[int], list[int], int]:
-    """Where the first byte of each length is, where the second bytes are, and where the names end."""
-    heads, tails = [], []
-    at = 0
-    try:
-        for _ in range(count):
-            heads.append(at)
-            length = names[at]
-            if length & 0x80:
-                at += 1
-                tails.append(at)
-                length = (length & 0x7F) | names[at] << 7
-            at += length + 1
-    except IndexError:
-        at = len(names) + 1
-    if at > len(names):
-        raise SymbolError(f"kallsyms: the names of {count} symbols leave their table of {len(names)} bytes")
-    return heads, tails, at
-
-
-def _line(text: bytes, starts: npt.NDArray[np.int64], name: str) -> int | None:
-    """The number of the first line with the symbol ``name``; None if there is none."""
-    wanted = name.encode("latin-1", "replace") + b"\n"
-    at = text.find(wanted)
-    while at >= 0:
-        # A name begins behind the letter with which a line does.
-        line = int(np.searchsorted(starts, at)) - 1
-        if starts[line] == at - 1:
-            return line
-        at = text.find(wanted, at + 1)
-    return None
 
 
 def _encodings(tables: Tables, image: KernelImage, count: int) -> Iterator[npt.NDArray[np.uint64]]:

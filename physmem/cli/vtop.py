@@ -48,13 +48,14 @@ def command(image: str, vaddr: str, explained: bool, options: DumpOptions, as_js
     Where the address lies in a region that has a fixed place, what that gives stands beside it.  With --explain
     any 64-bit number will do: one that leads nowhere is told why, and the exit status is 1.
     """
-    from physmem.inspect.explain import explain_address
     from physmem.inspect.translate import translate
     from physmem.inspect.what import parse_address
 
     va = parse_address(vaddr)
     with options.open(image) as dump:
         if explained:
+            from physmem.inspect.explain import explain_address
+
             explanation = explain_address(dump, va)
             if as_json:
                 echo_json(explanation.to_json())

@@ -19,7 +19,8 @@ import zstandard
 
 __all__ = ["CodecError", "lzo", "lzo_encoder", "snappy", "snappy_encoder", "unzlib", "unzstd"]
 
-Decoder = Callable[[bytes, int], bytes]
+Data = bytes | memoryview
+Decoder = Callable[[Data, int], bytes]
 
 _NAMES = {"snappy": "snappy", "lzo": "LZO"}
 _ZSTD = zstandard.ZstdDecompressor()
@@ -29,7 +30,7 @@ class CodecError(ValueError):
     """The data cannot be decompressed, and why."""
 
 
-def unzlib(data: bytes, size: int) -> bytes:
+def unzlib(data: Data, size: int) -> bytes:
     """The ``size`` bytes that zlib compressed to ``data``."""
     try:
         return _exactly(zlib.decompress(data, bufsize=size), size)
@@ -37,7 +38,7 @@ def unzlib(data: bytes, size: int) -> bytes:
         raise CodecError(f"not zlib data: {error}") from None
 
 
-def unzstd(data: bytes, size: int) -> bytes:
+def unzstd(data: Data, size: int) -> bytes:
     """The ``size`` bytes that zstd compressed to ``data``."""
     try:
         # The decoder makes room for what the frame says, so that has to be seen first.
@@ -49,12 +50,12 @@ def unzstd(data: bytes, size: int) -> bytes:
         raise CodecError(f"not zstd data: {error}") from None
 
 
-def snappy(data: bytes, size: int) -> bytes:
+def snappy(data: Data, size: int) -> bytes:
     """The ``size`` bytes that snappy compressed to ``data``, in its raw form."""
     return _snappy()(data, size)
 
 
-def lzo(data: bytes, size: int) -> bytes:
+def lzo(data: Data, size: int) -> bytes:
     """The ``size`` bytes that LZO1X compressed to ``data``."""
     return _lzo()(data, size)
 
@@ -89,7 +90,7 @@ def _snappy() -> Decoder:
     module = _module("cramjam", "snappy")
     codec = module.snappy
 
-    def decode(data: bytes, size: int) -> bytes:
+    def decode(data: Data, size: int) -> bytes:
         try:
             # Snappy data begins with its length, and the decoder makes room for that.
             said = codec.decompress_raw_len(data)
@@ -106,7 +107,7 @@ def _snappy() -> Decoder:
 def _lzo() -> Decoder:
     module = _module("lzallright", "lzo")
 
-    def decode(data: bytes, size: int) -> bytes:
+    def decode(data: Data, size: int) -> bytes:
         try:
             return _exactly(module.LZOCompressor.decompress(data, size), size)
         except module.LZOError as error:

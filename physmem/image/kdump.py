@@ -22,6 +22,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,12 +46,14 @@ _SHIFT = _PAGE.bit_length() - 1
 _CACHED = 512
 # Pages that are decompressed in one piece by segments().
 _PIECE = 256
+# Pages whose data is read from the file in one piece.
+_TOGETHER = 1 << 10
 # Bytes of the bitmap that are looked at in one piece.
 _SLICE = 1 << 16
 
 _U64 = struct.Struct("<Q")
 
-_DECODERS: dict[int, Callable[[bytes, int], bytes]] = {
+_DECODERS: dict[int, Callable[[bytes | memoryview, int], bytes]] = {
     fmt.ZLIB: codecs.unzlib,
     fmt.LZO: codecs.lzo,
     fmt.SNAPPY: codecs.snappy,
@@ -172,29 +175,52 @@ class Kdump(Image):
 
     def _pages(self, first: int, last: int) -> bytes:
         """The pages from ``first`` to ``last``, which are all present."""
+        rows = self._described_by(first, last - first + 1)
+        if len(rows) == 1:
+            offset, size, flags = rows[0]
+            self._check(first, offset, size)
+            return self._decoded(first, offset, self._data[offset : offset + size], flags)
         pages: list[bytes] = []
-        before, page = -1, b""
-        for number, (offset, size, flags, _) in enumerate(self._described_by(first, last - first + 1)):
-            # Pages of zeros have one place in the file, and come in long rows.
-            if offset != before:
-                page = self._decoded(first + number, offset, size, flags)
-                before = offset
+        # Pages of zeros have one place in the file.
+        zeros: tuple[int, bytes] = -1, b""
+        begin = end = 0
+        data = memoryview(b"")
+        for number, (offset, size, flags) in enumerate(rows):
+            if offset == zeros[0]:
+                pages.append(zeros[1])
+                continue
+            self._check(first + number, offset, size)
+            if not begin <= offset <= offset + size <= end:
+                begin, end = offset, self._together(rows, number)
+                data = memoryview(self._data[begin:end])
+            page = self._decoded(first + number, offset, data[offset - begin : offset - begin + size], flags)
+            if number and offset <= rows[number - 1][0]:
+                zeros = offset, page
             pages.append(page)
-        return page if len(pages) == 1 else b"".join(pages)
+        return b"".join(pages)
 
-    def _described_by(self, pfn: int, count: int) -> list[tuple[int, int, int, int]]:
-        """The descriptors of ``count`` present pages from ``pfn`` on."""
+    def _together(self, rows: list[tuple[int, int, int]], number: int) -> int:
+        """Where in the file the data ends that lies in one piece from that of row ``number`` on."""
+        end = rows[number][0] + rows[number][1]
+        for offset, size, _ in islice(rows, number + 1, number + _TOGETHER):
+            if offset != end or not 0 < size <= _PAGE or end + size > self._contents.size:
+                break
+            end += size
+        return end
+
+    def _described_by(self, pfn: int, count: int) -> list[tuple[int, int, int]]:
+        """Of ``count`` present pages from ``pfn`` on: where the data of each is, its bytes, and flags."""
         index = self._described.rank(pfn) - self._first
         at = self._descriptors + index * fmt.DESCRIPTOR.itemsize
-        descriptors: list[tuple[int, int, int, int]] = self._contents.array(
-            at, fmt.DESCRIPTOR, count, "the page descriptors"
-        ).tolist()
-        return descriptors
+        found = self._contents.array(at, fmt.DESCRIPTOR, count, "the page descriptors")
+        return list(zip(found["offset"].tolist(), found["size"].tolist(), found["flags"].tolist(), strict=True))
 
-    def _decoded(self, pfn: int, offset: int, size: int, flags: int) -> bytes:
+    def _check(self, pfn: int, offset: int, size: int) -> None:
         if not 0 < size <= _PAGE or offset + size > self._contents.size:
             raise ImageError(self.path, f"page {pfn:#x}: {size} bytes at {offset:#x} are not in the file", offset)
-        data = self._data[offset : offset + size]
+
+    def _decoded(self, pfn: int, offset: int, data: bytes | memoryview, flags: int) -> bytes:
+        size = len(data)
         decode = _DECODERS.get(flags & (fmt.ZLIB | fmt.LZO | fmt.SNAPPY | fmt.ZSTD))
         try:
             if decode is not None:
@@ -203,7 +229,7 @@ class Kdump(Image):
                 raise codecs.CodecError(f"{size} bytes, and flags {flags:#x}")
         except codecs.CodecError as error:
             raise ImageError(self.path, f"page {pfn:#x} cannot be read: {error}", offset) from None
-        return data
+        return bytes(data)
 
     # -- which pages are there -------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
+from physmem.inspect.distinct import distinct
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 
@@ -97,7 +98,7 @@ class Folios:
 
         :param pages: those from PFN ``start`` on, if they are at hand: not to be read again
         """
-        unique = np.unique(pfns)
+        unique = distinct(pfns)
         rows = np.zeros((len(unique), self._size), np.uint8)
         second = rows.copy()
         known = np.zeros(len(unique), bool)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.dump import Dump
+from physmem.inspect.distinct import distinct
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 
@@ -77,7 +78,7 @@ class Links:
             for link in (self.format.next, self.format.prev):
                 pfns = self._pfns(self.pages[link])
                 slots = self.array.slots(pfns)
-                strays = np.unique(pfns[(slots >= 0) & (self._position[slots] < 0)])
+                strays = distinct(pfns[(slots >= 0) & (self._position[slots] < 0)])
                 if len(strays):
                     self._add(strays)
                     break

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from physmem.errors import UsageError
+from physmem.inspect.distinct import distinct
 from physmem.inspect.kpage import Piece
 from physmem.inspect.kpf import KPF
 
@@ -137,7 +138,8 @@ class Histogram:
         # Neighbours are often alike.
         first = np.flatnonzero(np.diff(flags, prepend=~flags[:1])) if len(flags) else np.empty(0, np.intp)
         lengths = np.diff(np.append(first, len(flags)))
-        values, of = np.unique(flags[first], return_inverse=True)
+        values = distinct(flags[first])
+        of = np.searchsorted(values, flags[first])
         for value, count in zip(values.tolist(), np.bincount(of, lengths, len(values)).tolist(), strict=True):
             self.pages[value] = self.pages.get(value, 0) + int(count)
 

@@ -63,5 +63,5 @@ def translate(dump: Dump, va: int) -> Translation:
             problem = f"the {last.level} entry is not present"
     phys = by_region if walked is None else walked
     pfn = None if phys is None else phys >> dump.layout.constant("PAGE_SHIFT")
-    page = None if pfn is None else dump.page_map.page(pfn)
+    page = None if pfn is None else dump.page_of(pfn)
     return Translation(va, tuple(steps), problem, walked, page_size, region, by_region, phys, pfn, page)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from physmem import kallsyms_names
 from physmem.errors import AbsentError, SymbolError
 from physmem.image import VmcoreInfo
 from physmem.kallsyms import Kallsyms, KernelSymbols, Tables, anchors_of, read_kallsyms
@@ -90,12 +91,35 @@ def test_every_way_to_write_addresses(makers: ModuleType, style: str, order: lis
     assert repr(found) == f"<Kallsyms: {len(SYMBOLS) - (style != 'percpu')} symbols>"
 
 
-def test_names_are_expanded_in_pieces(makers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("physmem.kallsyms._PIECE", 7)
-    made = make(makers, "percpu")
+@pytest.mark.parametrize("marker", ["<I", "<Q", None])
+def test_names_are_found_by_markers_and_without(
+    makers: ModuleType, monkeypatch: pytest.MonkeyPatch, marker: str | None
+) -> None:
+    order = ["offsets", "relative_base", "num_syms", "names", *(["markers"] if marker else []), *NEW_ORDER[3:5]]
+    made = make(makers, "percpu", order=order, **({"marker": marker} if marker else {}))
+    walks = []
+    walk = kallsyms_names._walk
+
+    def counted(data: bytes, at: int, count: int, of: int) -> tuple[list[int], int]:
+        walks.append(count)
+        return walk(data, at, count, of)
+
+    monkeypatch.setattr(kallsyms_names, "_walk", counted)
     found = read_kallsyms(tables_of(made), memory_of(made), anchors_of(VmcoreInfo(INFO)))
-    assert found["the_sched_name_599".join(["__", ""])] == STEXT + 0x3000 + 599
+    assert found["__the_sched_name_599"] == STEXT + 0x3000 + 599
     assert found["long" * 40] == STEXT + 0x9000
+    assert walks == [256, len(SYMBOLS) % 256 if marker else len(SYMBOLS) - 256]
+
+
+def test_markers_that_lead_astray(makers: ModuleType) -> None:
+    made = make(makers, "percpu", marker="<I")
+    at = TABLES_AT + made.places["markers"] + 4
+    image = memory_of(made)
+    expected = dict(read_kallsyms(tables_of(made), image, anchors_of(VmcoreInfo(INFO))))
+    second = image.read(START_KERNEL_MAP + at, 4)
+    for wrong in (bytes(4), b"\xff\xff\xff\xff", struct.pack("<I", struct.unpack("<I", second)[0] + 1)):
+        image.memory.as_u8[at : at + 4] = wrong  # type: ignore[attr-defined]
+        assert dict(read_kallsyms(tables_of(made), image, anchors_of(VmcoreInfo(INFO)))) == expected
 
 
 def test_what_is_behind_the_names_may_be_absent(makers: ModuleType) -> None:
@@ -151,7 +175,7 @@ def test_tokens_before_names(makers: ModuleType) -> None:
         read_kallsyms(backwards, memory_of(made), {"_stext": STEXT})
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 32))
 def test_any_tables_are_read_or_refused(makers: ModuleType, seed: int) -> None:
     chance = random.Random(seed)
