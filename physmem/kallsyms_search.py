@@ -19,7 +19,8 @@ from itertools import islice
 
 import numpy as np
 
-from physmem.kallsyms import MAX_SYMBOLS, TOKENS, Tables
+from physmem.kallsyms import MAX_SYMBOLS, Tables
+from physmem.kallsyms_names import TOKENS
 from physmem.memory import PhysicalMemory
 
 __all__ = ["find_tables"]
