@@ -11,7 +11,7 @@ _VERBS = {
     verb: f"physmem.cli.{verb}"
     for verb in (
         *("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "fragmentation", "pcp", "pages", "page", "vtop", "check"),
-        *("map", "diff", "convert", "distill", "layout"),
+        *("map", "diff", "convert", "distill", "layout", "survey"),
     )
 }
 

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from physmem.errors import PhysmemError, UnsupportedError
+from physmem.errors import ImageError, PhysmemError, UnsupportedError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +52,8 @@ __all__ = [
     "json_option",
     "parquet_option",
     "progress_bar",
+    "read_parquet",
+    "require_parquet",
     "target_options",
     "warn",
     "write_parquet",
@@ -211,27 +213,61 @@ def parquet_option(command: F) -> F:
     return click.option("--parquet", metavar="FILE", type=click.Path(), help=text)(command)
 
 
-def write_parquet(path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def write_parquet(
+    path: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    types: Mapping[str, str] | None = None,
+    option: str = "--parquet",
+) -> None:
     """Write a table as a Parquet file in the place of what is there.
 
-    A column of integers has 64 bits; None is null.
+    None is null.
 
+    :param types: of each column, as Arrow names it: ``int64``, ``list<double>``; None: as its values are, integers
+        having 64 bits
+    :param option: what asked for it
     :raises UnsupportedError: pyarrow is not installed
     :raises ImageError: the file cannot be written
     """
     from physmem.image.output import replacing
 
-    try:
-        pyarrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError:
-        raise UnsupportedError("--parquet needs pyarrow: pip install 'physmem[parquet]'") from None
+    pyarrow, parquet = require_parquet(option)
     cells = list(zip(*rows, strict=True)) or [() for _ in columns]
-    table = pyarrow.table({name: list(values) for name, values in zip(columns, cells, strict=True)})
+    arrays = {}
+    for name, values in zip(columns, cells, strict=True):
+        inner = (types or {}).get(name, "")
+        listed = inner.startswith("list<")
+        kind = pyarrow.type_for_alias(inner.removeprefix("list<").removesuffix(">")) if inner else None
+        arrays[name] = pyarrow.array(list(values), pyarrow.list_(kind) if listed else kind)
     out = pyarrow.BufferOutputStream()
-    parquet.write_table(table, out)
+    parquet.write_table(pyarrow.table(arrays), out)
     with replacing(path) as file:
         file.write(out.getvalue().to_pybytes())
+
+
+def read_parquet(path: str, columns: Sequence[str], option: str = "--parquet") -> list[dict[str, Any]]:
+    """The rows of a Parquet file that has these columns; raises as :func:`write_parquet` does."""
+    pyarrow, parquet = require_parquet(option)
+    try:
+        with open(path, "rb") as file:
+            table = parquet.read_table(file)
+    except OSError as error:
+        raise ImageError(path, f"cannot be read: {error.strerror or error}") from None
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise ImageError(path, f"not a Parquet file: {error}") from None
+    if table.column_names != list(columns):
+        raise ImageError(path, "not a table with the columns that are written here")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def require_parquet(option: str) -> tuple[Any, Any]:
+    """The modules pyarrow and pyarrow.parquet, which ``option`` of the command line needs; or UnsupportedError."""
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError:
+        raise UnsupportedError(f"{option} needs pyarrow: pip install 'physmem[parquet]'") from None
 
 
 def echo_json(value: Any) -> None:

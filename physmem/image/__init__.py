@@ -28,7 +28,18 @@ from physmem.image.search import find_vmcoreinfo
 from physmem.image.source import MAX_EXPANDED, Source, open_source
 from physmem.image.vmcoreinfo import VmcoreInfo
 
-__all__ = ["Avml", "ElfCore", "Image", "Kdump", "Lime", "Note", "VmcoreInfo", "find_vmcoreinfo", "open_image"]
+__all__ = [
+    "Avml",
+    "ElfCore",
+    "Image",
+    "Kdump",
+    "Lime",
+    "Note",
+    "VmcoreInfo",
+    "find_vmcoreinfo",
+    "is_image",
+    "open_image",
+]
 
 _PAGE = 4096
 #: Up to this size, a file of no known format is searched for a kernel.
@@ -93,6 +104,30 @@ def open_image(
         for image in images:
             image.close()
         raise
+
+
+class _Recognised(Exception):
+    """The first bytes of a file are known, or not."""
+
+
+def is_image(path: str | os.PathLike[str]) -> bool:
+    """Whether the file ``path`` is a memory image, by its first bytes, expanded if they are compressed.
+
+    Other ELF files than core files are none.  Raw memory cannot be told.
+
+    :raises ImageError: it cannot be read, or is no regular file
+    """
+
+    def recognise(head: bytes) -> None:
+        known = any(head.startswith(each.magic) for each in _FORMATS)
+        other = head.startswith(elf_format.MAGIC) and head[16:18] != elf_format.ET_CORE.to_bytes(2, "little")
+        raise _Recognised(known and not other)
+
+    try:
+        open_source(path, accept=recognise).close()
+    except _Recognised as answer:
+        return bool(answer.args[0])
+    return False
 
 
 def _exists(name: str | os.PathLike[str]) -> bool:
