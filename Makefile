@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 	$(BIN)/kernelmm demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
