@@ -58,7 +58,24 @@ def command(image: str | None, pressure: bool, options: DumpOptions) -> int:
         clean, lines = checked(machine.dump)
         show("Is its memory still in order?", lines)
         show("The difference it made", difference(machine))
+    show_own_machine()
     return 0 if clean else FOUND
+
+
+def show_own_machine() -> None:
+    """A machine that is booted here, with the same allocator on the same kind of bytes."""
+    from kernelmm.gfp import GFP_KERNEL
+    from kernelmm.machine import Machine
+    from physmem.inspect.zones import populated_zones
+
+    with Machine.boot("64M", nodes=2, cpus=2) as machine:
+        before = sum(zone.vm_stat["NR_FREE_PAGES"] for zone in populated_zones(machine.dump))
+        with machine.on_cpu(1):
+            page = machine.alloc_pages(GFP_KERNEL, ORDER)
+        pfn = None if page is None else machine.page_to_pfn(page)
+        lines = [*buddy_lists(machine.dump)[1:], f"CPU 1: alloc_pages(GFP_KERNEL, {ORDER}) = pfn {pfn}"]
+        _, order = checked(machine.dump)
+        show(f"A machine of our own: 64 MiB, two nodes, two CPUs, {before} pages free", [*lines, *order])
 
 
 def show(title: str, lines: Iterable[str]) -> None:

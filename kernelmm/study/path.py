@@ -21,7 +21,9 @@ T = TypeVar("T")
 
 #: Rooms of accessors, and accessors elsewhere: they would drown the functions that call them.
 _ACCESSOR_ROOMS = frozenset(f"kernelmm.core.{room}" for room in ("mm", "mmzone", "page", "vmstat"))
-_ACCESSORS = frozenset({"wmark_pages", "zonerefs"})
+_ACCESSORS = frozenset(
+    {"mems_allowed", "read_mems_allowed_begin", "read_mems_allowed_retry", "wmark_pages", "zonerefs"}
+)
 
 
 class Step(NamedTuple):
