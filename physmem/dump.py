@@ -43,7 +43,8 @@ from physmem.structs import known
 from physmem.structs.bounds import check_bounds
 from physmem.structs.btf_layout import Lazy, Overlay
 from physmem.structs.layout import Layout
-from physmem.symbols import Symbols
+from physmem.symbols import Symbols, moved, moved_by
+from physmem.vmlinux import Vmlinux
 
 __all__ = ["KERNEL_IMAGE_SIZE", "Dump", "open_dump"]
 
@@ -58,6 +59,7 @@ def open_dump(
     *,
     layout: str | os.PathLike[str] | None = None,
     symbols: str | os.PathLike[str] | None = None,
+    vmlinux: str | os.PathLike[str] | None = None,
 ) -> Dump:
     """Open a memory image and find out how to read it.
 
@@ -67,12 +69,15 @@ def open_dump(
 
     :param path: as for :func:`physmem.image.open_image`
     :param layout: a ``layout.json``
-    :param symbols: a ``symbols.json``
+    :param symbols: a ``symbols.json``; where KASLR has moved the kernel since, ``_stext`` tells by how much
+    :param vmlinux: the kernel's ``vmlinux`` with debug information, for what no layout and no symbols are given
     :raises ImageError: the image cannot be read
     :raises LayoutError: the layout is unknown, malformed, or not this kernel's
     :raises SymbolError: the symbols are malformed, or one that is needed is missing
+    :raises UnsupportedError: pyelftools is not installed, and a vmlinux is to be read
     """
-    image = open_image(path, raw=layout is not None)
+    linked = None if vmlinux is None else Vmlinux(vmlinux)
+    image = open_image(path, raw=layout is not None or linked is not None)
     try:
         info = VmcoreInfo(image.vmcoreinfo or find_vmcoreinfo(image))
         recognised = known.recognise(info)
@@ -81,9 +86,18 @@ def open_dump(
         if recognised is not None:
             names |= Symbols(recognised.symbols, f"known kernel {recognised.name}")
         if symbols is not None:
-            names |= Symbols.from_json(symbols)
+            given = Symbols.from_json(symbols)
+            here = moved(given, moved_by(info, given, given.source))
+            # In VMCOREINFO it is not the variable, but what that points to: this boot's.
+            names |= Symbols({k: v for k, v in here.items() if k != "mem_section" or k not in names}, given.source)
+        if linked is not None:
+            linked.check_kernel(info)
+            table = linked.symbols.moved(moved_by(info, linked.symbols, linked.path))
+            names = KernelSymbols(names, lambda: table, linked.path)
         if layout is not None:
             structs = Layout.from_json(layout).merge(told)
+        elif linked is not None:
+            structs = linked.layout.merge(told)
         elif recognised is not None:
             structs = recognised.layout.merge(told)
         elif info:

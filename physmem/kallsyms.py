@@ -34,7 +34,7 @@ from physmem.errors import AbsentError, AddressError, LayoutError, SymbolError
 from physmem.image import VmcoreInfo
 from physmem.kallsyms_names import MAX_TOKEN, TOKENS, Names
 from physmem.regions import KernelImage
-from physmem.symbols import Symbols
+from physmem.symbols import Symbols, SymbolTable
 
 __all__ = ["Kallsyms", "KernelSymbols", "Tables", "anchors_of", "read_kallsyms"]
 
@@ -87,7 +87,7 @@ class Tables:
         )
 
 
-class Kallsyms(Mapping[str, int]):
+class Kallsyms(SymbolTable):
     """All symbols of a kernel, and their addresses.  Of a name that several have, the first is found.
 
     :param names: the names of all symbols
@@ -184,18 +184,20 @@ class KernelSymbols(Symbols):
     """Symbols of which a few are known from the start, and all others when one of them is asked for.
 
     :param known: what is known; it has precedence
-    :param load: reads the kernel's own table; called at most once
+    :param load: reads the kernel's table; called at most once
+    :param table_source: what to call that
     """
 
-    def __init__(self, known: Symbols, load: Callable[[], Kallsyms]) -> None:
-        super().__init__(known, f"{known.source} + kallsyms")
+    def __init__(self, known: Symbols, load: Callable[[], SymbolTable], table_source: str = "kallsyms") -> None:
+        super().__init__(known, f"{known.source} + {table_source}")
         self._known = known
         self._load = load
+        self._table_source = table_source
         self._failure = ""
 
     @cached_property
-    def table(self) -> Kallsyms | None:
-        """The kernel's own table; None if it cannot be read."""
+    def table(self) -> SymbolTable | None:
+        """The kernel's table; None if it cannot be read."""
         try:
             return self._load()
         except (SymbolError, LayoutError, AbsentError, AddressError) as error:
@@ -229,4 +231,4 @@ class KernelSymbols(Symbols):
         return sum(1 for _ in self)
 
     def __or__(self, other: Symbols) -> Symbols:
-        return KernelSymbols(self._known | other, self._load)
+        return KernelSymbols(self._known | other, self._load, self._table_source)

@@ -8,13 +8,51 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 from physmem.errors import SymbolError
+from physmem.image import VmcoreInfo
 
-__all__ = ["Symbols"]
+__all__ = ["SymbolTable", "Symbols", "in_image", "moved", "moved_by"]
 
 _MAX_BYTES = 64 << 20
+#: Where a kernel's image can be: KERNEL_IMAGE_SIZE is at most 1 GiB.
+_IMAGE = range(0xFFFFFFFF80000000, 0xFFFFFFFFC0000000)
+#: KASLR moves it by multiples of this (CONFIG_PHYSICAL_ALIGN).
+_ALIGN = 1 << 21
+
+
+def in_image(address: int) -> bool:
+    """Whether an address moves with the kernel's image; the offsets of per-CPU variables do not."""
+    return address in _IMAGE
+
+
+def moved(addresses: Mapping[str, int], by: int) -> dict[str, int]:
+    """The addresses of a kernel whose image is ``by`` bytes further up."""
+    return {name: address + by if in_image(address) else address for name, address in addresses.items()}
+
+
+def moved_by(info: VmcoreInfo, addresses: Mapping[str, int], source: str) -> int:
+    """How far a kernel is from where a table of its symbols has it: by ``_stext``, 0 if that is not in both.
+
+    :param source: what to call the table
+    :raises SymbolError: by as much as no kernel is moved, so that the table is another kernel's
+    """
+    if "SYMBOL(_stext)" not in info or "_stext" not in addresses:
+        return 0
+    by = info.symbol("_stext") - addresses["_stext"]
+    if by % _ALIGN:
+        raise SymbolError(f"{source}: another kernel's: _stext is {by:#x} bytes from where the image has it")
+    return by
+
+
+class SymbolTable(Mapping[str, int], ABC):
+    """All symbols of a kernel, of which few are asked for."""
+
+    @abstractmethod
+    def find(self, name: str) -> int | None:
+        """The address of a symbol, None if there is none of that name."""
 
 
 class Symbols(Mapping[str, int]):

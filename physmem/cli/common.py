@@ -153,26 +153,31 @@ class DumpOptions:
 
     :ivar layout: a ``layout.json``, or None
     :ivar symbols: a ``symbols.json``, or None
+    :ivar vmlinux: the kernel's ``vmlinux``, or None
     """
 
     layout: str | None = None
     symbols: str | None = None
+    vmlinux: str | None = None
 
     def open(self, image: str) -> Dump:
         """Open a memory image; raises what :func:`physmem.dump.open_dump` does."""
         from physmem.dump import open_dump  # brings numpy along, which --help does not need
 
-        return open_dump(image, layout=self.layout, symbols=self.symbols)
+        return open_dump(image, layout=self.layout, symbols=self.symbols, vmlinux=self.vmlinux)
 
 
 def dump_options(command: F) -> F:
-    """Give a command ``--layout`` and ``--symbols``, which reach it as one argument ``options``: DumpOptions."""
+    """Give a command ``--layout``, ``--symbols`` and ``--vmlinux``, which reach it as ``options``: DumpOptions."""
 
     @click.option("--layout", metavar="FILE", type=click.Path(), help="Struct layouts of the kernel (layout.json).")
     @click.option("--symbols", metavar="FILE", type=click.Path(), help="Addresses of its symbols (symbols.json).")
+    @click.option(
+        "--vmlinux", metavar="FILE", type=click.Path(), help="The kernel with debug information (extra: dwarf)."
+    )
     @functools.wraps(command)
-    def wrapper(*args: Any, layout: str | None, symbols: str | None, **kwargs: Any) -> Any:
-        return command(*args, options=DumpOptions(layout, symbols), **kwargs)
+    def wrapper(*args: Any, layout: str | None, symbols: str | None, vmlinux: str | None, **kwargs: Any) -> Any:
+        return command(*args, options=DumpOptions(layout, symbols, vmlinux), **kwargs)
 
     return wrapper  # type: ignore[return-value]
 

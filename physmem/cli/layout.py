@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -37,29 +38,37 @@ _SYMBOLS = """
 """
 
 
-@click.command(epilog=example("physmem layout A.vmcore.xz -o layout.json"))
+@click.command(epilog=example("physmem layout A.vmcore.xz -o layout.json", "physmem layout vmlinux -o layout.json"))
 @click.argument("image", type=click.Path())
 @click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Where to write it; default: standard output.")
 @dump_options
 @json_option
 def command(image: str, output: str | None, options: DumpOptions, as_json: bool) -> None:
-    """Write the struct layouts, constants and symbols by which IMAGE is understood.
+    """Write the struct layouts, constants and symbols by which IMAGE is understood, or those of a vmlinux.
 
     The file is for --layout and for --symbols of images that say too little themselves.  Of a kernel that carries all
     its types and symbols, those are written that its memory management needs.  With -o, --json says what was written.
     """
-    with options.open(image) as dump:
-        layout, symbols = _found(dump)
-        content = json.loads(layout.to_json())
-        content["addresses"] = {name: hex64(address) for name, address in sorted(symbols.items())}
-        summary = {
-            "structs": len(layout.structs),
-            "enums": len(layout.enums),
-            "constants": len(layout.constants),
-            "symbols": len(symbols),
-            "layout_source": dump.layout.source,
-            "symbols_source": dump.symbols.source,
-        }
+    from physmem.vmlinux import Vmlinux, is_vmlinux
+
+    if is_vmlinux(image):
+        linked = Vmlinux(image)
+        layout, symbols = _needed(linked.layout), _needed_symbols(linked.symbols)
+        symbols_source = linked.path
+    else:
+        with options.open(image) as dump:
+            layout, symbols = _found(dump)
+            symbols_source = dump.symbols.source
+    content = json.loads(layout.to_json())
+    content["addresses"] = {name: hex64(address) for name, address in sorted(symbols.items())}
+    summary = {
+        "structs": len(layout.structs),
+        "enums": len(layout.enums),
+        "constants": len(layout.constants),
+        "symbols": len(symbols),
+        "layout_source": layout.source,
+        "symbols_source": symbols_source,
+    }
     if output is None:
         echo_json(content)
         return
@@ -77,15 +86,22 @@ def command(image: str, output: str | None, options: DumpOptions, as_json: bool)
 def _found(dump: Dump) -> tuple[Layout, dict[str, int]]:
     """The layout and the symbols that are written."""
     from physmem.kallsyms import KernelSymbols
+
+    symbols = dump.symbols
+    return _needed(dump.layout), _needed_symbols(symbols) if isinstance(symbols, KernelSymbols) else dict(symbols)
+
+
+def _needed(layout: Layout) -> Layout:
+    """Of a layout that is read piece by piece, what memory management needs."""
     from physmem.structs.btf_layout import LazyLayout
     from physmem.structs.layout import Layout
 
-    layout = dump.layout
-    if isinstance(layout, LazyLayout):
-        structs = [layout.structs[tag] for tag in _STRUCTS.split() if tag in layout.structs]
-        enums = {name: layout.enums[name] for name in _ENUMS.split() if name in layout.enums}
-        layout = Layout.of(structs, enums, dict(layout.constants), layout.source)
-    symbols = dump.symbols
-    if isinstance(symbols, KernelSymbols):
-        return layout, {name: symbols[name] for name in _SYMBOLS.split() if name in symbols}
-    return layout, dict(symbols.items())
+    if not isinstance(layout, LazyLayout):
+        return layout
+    structs = [layout.structs[tag] for tag in _STRUCTS.split() if tag in layout.structs]
+    enums = {name: layout.enums[name] for name in _ENUMS.split() if name in layout.enums}
+    return Layout.of(structs, enums, dict(layout.constants), layout.source)
+
+
+def _needed_symbols(symbols: Mapping[str, int]) -> dict[str, int]:
+    return {name: symbols[name] for name in _SYMBOLS.split() if name in symbols}

@@ -169,6 +169,10 @@ class Btf:
         offsets = self._names[np.isin(self._kinds, kinds)].tolist()
         return (self.string(offset) for offset in dict.fromkeys(offsets) if offset)
 
+    def all_of(self, *kinds: int) -> Iterator[Type]:
+        """All types of these kinds, in their order."""
+        return (self.type(int(number) + 1) for number in np.flatnonzero(np.isin(self._kinds, kinds)))
+
     def string_offset(self, text: str) -> int | None:
         """Where ``text`` is among the strings, each of which is there once."""
         if not text or not text.isascii() or "\0" in text:

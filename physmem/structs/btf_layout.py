@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Layouts that are read piece by piece: a kernel has ten thousand structs, and a reader of dumps needs a dozen.
 
-:func:`read_btf` makes such a layout of BTF data.  It is a :class:`Layout` like
-any other; a struct or an enum comes into being when it is asked for.
+:func:`read_types` makes such a layout of types in BTF or DWARF, :func:`read_btf`
+of BTF data.  It is a :class:`Layout` like any other; a struct or an enum comes
+into being when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from physmem.errors import LayoutError
-from physmem.structs.btf import Btf, Kind, Type
+from physmem.structs.btf import Btf, Kind, Member, Type
 from physmem.structs.field import MAX_STRUCT, Field, StructLayout
 from physmem.structs.layout import Layout
 
-__all__ = ["LazyLayout", "read_btf"]
+__all__ = ["LazyLayout", "Types", "read_btf", "read_types"]
 
 T = TypeVar("T")
 
@@ -43,6 +44,23 @@ _C_NAMES = {
 """How C code writes what compilers call it."""
 
 _ATOMICS = frozenset({"atomic_t", "atomic_long_t", "atomic64_t"})
+
+
+class Types(Protocol):
+    """Numbered types, as :class:`physmem.structs.btf.Btf` has them."""
+
+    source: str
+
+    def find(self, name: str, *kinds: int) -> int | None: ...
+    def names(self, *kinds: int) -> Iterator[str]: ...
+    def all_of(self, *kinds: int) -> Iterator[Type]: ...
+    def type(self, number: int) -> Type: ...
+    def members(self, aggregate: Type) -> Iterator[Member]: ...
+    def integer(self, number: Type) -> tuple[int, int, int]: ...
+    def array(self, array: Type) -> tuple[int, int]: ...
+    def parameters(self, function: Type) -> list[int]: ...
+    def enumerators(self, enum: Type) -> dict[str, int]: ...
+    def enumerator(self, name: str) -> int | None: ...
 
 
 class Lazy(Mapping[str, T]):
@@ -138,14 +156,18 @@ def read_btf(data: bytes, source: str = "BTF") -> LazyLayout:
 
     :raises LayoutError: the data is no BTF
     """
-    reader = _Reader(Btf(data, source))
-    btf = reader.btf
+    return read_types(Btf(data, source))
+
+
+def read_types(types: Types) -> LazyLayout:
+    """The layout in types; see :func:`read_btf`.  Asking it raises LayoutError where they make no sense."""
+    reader = _Reader(types)
     return LazyLayout(
-        Lazy(reader.struct, lambda: btf.names(*_AGGREGATES)),
-        Lazy(reader.enum, lambda: btf.names(Kind.ENUM, Kind.ENUM64)),
+        Lazy(reader.struct, lambda: types.names(*_AGGREGATES)),
+        Lazy(reader.enum, lambda: types.names(Kind.ENUM, Kind.ENUM64)),
         {},
-        source,
-        Lazy(btf.enumerator, reader.enumerator_names),
+        types.source,
+        Lazy(types.enumerator, reader.enumerator_names),
     )
 
 
@@ -164,31 +186,29 @@ class _Element:
 
 
 class _Reader:
-    """Structs and enums of BTF data in the terms of a layout."""
+    """Structs and enums of types in the terms of a layout."""
 
-    def __init__(self, btf: Btf) -> None:
-        self.btf = btf
+    def __init__(self, types: Types) -> None:
+        self.types = types
         self._elements: dict[int, _Element] = {}
         self._spellings: dict[int, str] = {}
 
     def _fail(self, reason: str) -> LayoutError:
-        return LayoutError(f"{self.btf.source}: {reason}")
+        return LayoutError(f"{self.types.source}: {reason}")
 
     def enum(self, name: str) -> Mapping[str, int] | None:
-        number = self.btf.find(name, Kind.ENUM, Kind.ENUM64)
-        return None if number is None else self.btf.enumerators(self.btf.type(number))
+        number = self.types.find(name, Kind.ENUM, Kind.ENUM64)
+        return None if number is None else self.types.enumerators(self.types.type(number))
 
     def enumerator_names(self) -> Iterator[str]:
-        for number in range(1, len(self.btf) + 1):
-            enum = self.btf.type(number)
-            if enum.kind in (Kind.ENUM, Kind.ENUM64):
-                yield from self.btf.enumerators(enum)
+        for enum in self.types.all_of(Kind.ENUM, Kind.ENUM64):
+            yield from self.types.enumerators(enum)
 
     def struct(self, tag: str) -> StructLayout | None:
         """The struct or union with this tag, or the one without a tag that this is a typedef of."""
-        number = self.btf.find(tag, *_AGGREGATES)
+        number = self.types.find(tag, *_AGGREGATES)
         if number is None:
-            number = self.btf.find(tag, Kind.TYPEDEF)
+            number = self.types.find(tag, Kind.TYPEDEF)
             if number is None:
                 return None
         aggregate = self._bare(number)
@@ -208,7 +228,7 @@ class _Reader:
         for _ in range(_MAX_DEPTH):
             if number == 0:
                 return None
-            found = self.btf.type(number)
+            found = self.types.type(number)
             if found.kind != Kind.TYPEDEF and found.kind not in _MODIFIERS:
                 return found
             number = found.ref
@@ -218,7 +238,7 @@ class _Reader:
         """Add the members of a struct that begins at bit ``base``: as many more as it has inside them."""
         if depth > _MAX_DEPTH:
             raise self._fail(f"struct {aggregate.name}: structs inside structs without end")
-        for member in self.btf.members(aggregate):
+        for member in self.types.members(aggregate):
             element = self._element(member.type)
             bit = base + member.bit
             name = prefix + member.name
@@ -254,7 +274,7 @@ class _Reader:
         dims: list[int] = []
         found = self._bare(number)
         while found is not None and found.kind == Kind.ARRAY:
-            spelling, count = self.btf.array(found)
+            spelling, count = self.types.array(found)
             dims.append(count)
             if len(dims) > _MAX_DIMS:
                 raise self._fail(f"type {number}: an array of more than {_MAX_DIMS} dimensions")
@@ -286,7 +306,7 @@ class _Reader:
         """
         if aggregate.name or aggregate.kind != Kind.STRUCT or aggregate.vlen != 1:
             return None
-        member = next(self.btf.members(aggregate))
+        member = next(self.types.members(aggregate))
         inner = self._bare(member.type)
         if inner is None or inner.kind != Kind.INT or inner.ref != aggregate.ref or member.bits:
             return None
@@ -294,7 +314,7 @@ class _Reader:
 
     def _signed(self, integer: Type) -> bool | None:
         """Whether an integer is signed; None for a bool."""
-        flags = self.btf.integer(integer)[0]
+        flags = self.types.integer(integer)[0]
         # The compilers of BTF before 1.22 do not say it of a signed char, which the per-CPU counters of 5.10 are.
         return None if flags & _BOOL else bool(flags & _SIGNED) or integer.name == "signed char"
 
@@ -312,7 +332,7 @@ class _Reader:
     def _spell(self, number: int, depth: int) -> str:
         if number == 0:
             return "void"
-        found = self.btf.type(number)
+        found = self.types.type(number)
         if found.kind == Kind.PTR:
             return self._pointer(found.ref, depth)
         if found.kind in _MODIFIERS:
@@ -321,7 +341,7 @@ class _Reader:
                 return inner
             return f"{inner} {word}" if inner.endswith("*") else f"{word} {inner}"
         if found.kind == Kind.ARRAY:
-            element, count = self.btf.array(found)
+            element, count = self.types.array(found)
             return f"{self.spelling(element, depth)} [{count}]"
         if found.kind == Kind.FUNC_PROTO:
             return f"{self.spelling(found.ref, depth)} ({self._parameters(found, depth)})"
@@ -332,14 +352,14 @@ class _Reader:
         return _C_NAMES.get(found.name, found.name)
 
     def _pointer(self, number: int, depth: int) -> str:
-        target = None if number == 0 else self.btf.type(number)
+        target = None if number == 0 else self.types.type(number)
         if target is not None and target.kind == Kind.FUNC_PROTO:
             return f"{self.spelling(target.ref, depth)} (*)({self._parameters(target, depth)})"
         inner = self.spelling(number, depth)
         return f"{inner}*" if inner.endswith("*") else f"{inner} *"
 
     def _parameters(self, function: Type, depth: int) -> str:
-        numbers = self.btf.parameters(function)
+        numbers = self.types.parameters(function)
         texts = [self.spelling(number, depth) for number in numbers[:_MAX_DEPTH]]
         if len(numbers) > len(texts) or (numbers and numbers[-1] == 0):
             texts[-1] = "..."

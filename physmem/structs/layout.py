@@ -119,7 +119,7 @@ class Layout:
             value = self._enumerators.get(name)
         if value is None:
             raise LayoutError(f"{self.source}: no constant {name!r}")
-        return value - (1 << 64) if signed and value >> 63 else value
+        return (value & _U64) - (1 << 64) if signed and value >> 63 else value
 
     def dtype(self, tag: str, names: Iterable[str] | None = None) -> np.dtype[np.void]:
         """A numpy structured dtype of the struct's size with these fields (by default all) at their offsets.

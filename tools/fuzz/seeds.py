@@ -7,8 +7,11 @@ import gzip
 import importlib.util
 import json
 import lzma
+import shutil
 import struct
+import subprocess
 import sys
+import tempfile
 import zlib
 from functools import cache
 from pathlib import Path
@@ -35,6 +38,7 @@ __all__ = [
     "packed",
     "some_notes",
     "tables",
+    "vmlinux",
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,3 +246,30 @@ def tables() -> list[bytes]:
     struct.pack_into("<Q", pages[3], 0, 0x4003)
     memory = b"".join(bytes(page) for page in pages)
     return [struct.pack("<Q", va) + memory for va in (0, 0x200000, 0x40000000, 0xFFFFFF8000000000)]
+
+
+_PROGRAM = """
+typedef struct { int counter; } atomic_t;
+struct list_head { struct list_head *next, *prev; };
+enum zone_type { ZONE_DMA, ZONE_NORMAL = 2 };
+struct page { unsigned long flags; union { struct list_head lru; void *mapping; }; unsigned a:3, b:9; atomic_t count; };
+struct zone { const char *name; enum zone_type type; struct list_head lists[4][3]; int (*call)(void *, ...); };
+struct page page; struct zone zone;
+int main(void) { return page.a; }
+"""
+
+
+@cache
+def vmlinux() -> list[bytes]:
+    """Small programs with DWARF 4 and 5, if there is a gcc; else the head of one."""
+    compiler = shutil.which("gcc")
+    if compiler is None:
+        return [elf.EHDR.pack(elf.MAGIC + b"\2\1\1".ljust(12, b"\0"), 2, 62, 1, 0, 0, 0, 0, 64, 56, 0, 64, 0, 0)]
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for version in (4, 5):
+            options = [f"-gdwarf-{version}", "-nostdlib", "-no-pie", "-Wl,-e,main", "-Wl,-z,noseparate-code", "-xc"]
+            out = str(Path(folder) / "vmlinux")
+            subprocess.run([compiler, *options, "-o", out, "-"], input=_PROGRAM.encode(), check=True)
+            found.append(Path(out).read_bytes())
+    return found

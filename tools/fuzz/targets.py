@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import shutil
 import struct
 import tempfile
@@ -39,6 +40,7 @@ from physmem.structs.bounds import check_bounds, check_struct
 from physmem.structs.btf_layout import read_btf
 from physmem.structs.layout import Layout
 from physmem.symbols import Symbols
+from physmem.vmlinux import Vmlinux
 from tools.fuzz import seeds
 from tools.fuzz.damage import EDIT, Damaged, machine
 
@@ -157,6 +159,9 @@ def _notes(data: bytes) -> None:
     assert notes.parse(notes.encode(found)) == found
 
 
+_VMLINUX = functools.cache(_scratch)
+
+
 # -- what is in memory ---------------------------------------------------------
 
 
@@ -206,6 +211,21 @@ def _btf(data: bytes) -> None:
                     found: Any = get(name)
                     if hasattr(found, "fields"):
                         layout.dtype(name, list(found.fields)[:20])
+
+
+def _vmlinux(data: bytes) -> None:
+    path = _VMLINUX()
+    # A new file each time: the old one may still be mapped.
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
+    found = Vmlinux(path)
+    for look in (
+        lambda: [found.layout.structs.get(tag) for tag in ("page", "zone", "list_head", "none")],
+        lambda: (found.layout.enums.get("zone_type"), found.layout._enumerators.get("PG_head")),
+        lambda: (found.symbols.find("main"), found.build_id),
+    ):
+        with contextlib.suppress(PhysmemError):
+            look()
 
 
 def _paging(data: bytes) -> None:
@@ -326,6 +346,7 @@ TARGETS = {
         Target("vmcoreinfo", lambda: _vmcoreinfo, lambda: [seeds.INFO], 4 << 10),
         Target("kallsyms", lambda: _kallsyms, seeds.kallsyms, 16 << 10),
         Target("btf", lambda: _btf, seeds.btf, 8 << 10),
+        Target("vmlinux", lambda: _vmlinux, seeds.vmlinux, 24 << 10),
         Target("layout-json", lambda: _json(Layout.from_json), seeds.layout_json, 8 << 10),
         Target("symbols-json", lambda: _json(Symbols.from_json), lambda: [seeds.SYMBOLS], 4 << 10),
         Target("paging", lambda: _paging, seeds.tables, 24 << 10),
