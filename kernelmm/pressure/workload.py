@@ -272,6 +272,9 @@ class File:
         mm = self.workload.mm
         for pg in self.pages().values():
             if not lru.page_mapped(mm, pg):
+                if lru.has(mm, pg, mm.cold.PG_writeback):
+                    # wait_on_page_writeback
+                    writeback.complete_writeback(mm)
                 writeback.clear_page_dirty_for_io(mm, pg)
                 shrink.delete_from_page_cache(mm, pg, self.va, 0)
                 lru.put_page(mm, pg)

@@ -7,7 +7,7 @@ import pytest
 
 from kernelmm import gfp
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import hooks, owners
+from kernelmm.pressure import hooks, owners, writeback
 from kernelmm.pressure.workload import Workload
 from physmem.errors import UsageError
 from physmem.ram import Ram
@@ -24,7 +24,7 @@ def copy_of(lab):
     dump = lab.dump
     values = {
         name: getattr(source, name)
-        for name in dir(Mm)
+        for name in dir(source)
         if not name.startswith("__")
         and isinstance(getattr(source, name, None), int)
         and name not in ("owners_root", "current", *OF_THE_TASK)
@@ -104,3 +104,14 @@ def test_no_memory_left_is_said(lab):
         pass
     with pytest.raises(UsageError, match="no page left"):
         lab.work.open()
+
+
+def test_truncating_waits_for_writeback(lab):
+    file = lab.work.open()
+    file.write(0, 10)
+    writeback.wakeup_flusher_threads(lab.mm, 10)
+    writeback.flush(lab.mm)
+    assert lab.stat("NR_WRITEBACK") == 10
+    free = lab.free_pages()
+    file.truncate()
+    assert (lab.stat("NR_WRITEBACK"), file.nrpages, lab.free_pages()) == (0, 0, free + 10)
