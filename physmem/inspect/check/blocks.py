@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from physmem.inspect.check.report import Inapplicable, Report
 from physmem.inspect.check.subject import Subject
-from physmem.inspect.iomem import system_ram
 from physmem.inspect.states import Blocks
 from physmem.ranges import Ranges
 
@@ -103,9 +102,7 @@ def check_ram(subject: Subject, report: Report) -> None:
     """Free blocks where there is no memory, or where it is set apart."""
     if "iomem_resource" not in subject.dump.symbols:
         raise Inapplicable("it is not known where this kernel has iomem_resource")
-    # A page that is only in part memory is not given to the allocator.
-    memory = Ranges((-(-start >> 12), end >> 12) for start, end in system_ram(subject.dump) if end - start >= 1 << 13)
-    _add_outside(subject.blocks, memory, "block_ram", "is no System RAM", report)
+    _add_outside(subject.blocks, subject.ram, "block_ram", "is no System RAM", report)
 
 
 def _add_outside(blocks: Blocks, inside: Ranges, rule: str, what: str, report: Report) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from physmem.errors import AbsentError, AddressError, CorruptionError, LayoutError, SymbolError
 from physmem.inspect.check.report import Report
 from physmem.inspect.check.subject import Subject
 
@@ -45,8 +46,43 @@ def _check_zones(subject: Subject, report: Report, start: int, pages: npt.NDArra
         spanned[here] = True
         right[here] |= (nodes[here] == zone.node) & (zones[here] == zone.index)
     wrong = np.flatnonzero(spanned & ~right)
+    wrong = wrong[~_unavailable(subject, wrong + start, pages["flags"][wrong], nodes[wrong], zones[wrong])]
     details = (f"flags {pages['flags'][i]:#x}: node {nodes[i]} zone {zones[i]}" for i in wrong)
     report.add_pages("page_zone", wrong + start, details)
+
+
+def _unavailable(
+    subject: Subject,
+    pfns: npt.NDArray[np.int64],
+    flags: npt.NDArray[np.uint64],
+    nodes: npt.NDArray[np.uint64],
+    zones: npt.NDArray[np.uint64],
+) -> npt.NDArray[np.bool_]:
+    """Which pages are as init_unavailable_range() leaves those of a hole: reserved, and of another zone by right.
+
+    That is the zone of the memory behind the hole, or at the end of all memory, of that before (since 5.12); before
+    that, the first zone of node 0.  Where it is not known what is memory, there are no holes.
+    """
+    found = np.zeros(len(pfns), bool)
+    if not len(pfns):
+        return found
+    try:
+        holes = subject.ram.complement()
+    except (AbsentError, AddressError, CorruptionError, LayoutError, SymbolError):
+        return found
+    reserved = (flags & np.uint64(subject.format.mask("PG_reserved"))) != 0
+    for start, end in holes:
+        first, last = np.searchsorted(pfns, [start, end])
+        if first == last:
+            continue
+        beside = end if end in subject.ram else start - 1
+        here = slice(first, last)
+        rightly = (nodes[here] == 0) & (zones[here] == 0)
+        for zone in subject.zones:
+            if zone.start_pfn <= beside < zone.end_pfn:
+                rightly |= (nodes[here] == zone.node) & (zones[here] == zone.index)
+        found[here] = rightly & reserved[here]
+    return found
 
 
 def _check_free(subject: Subject, report: Report, start: int, pages: npt.NDArray[np.void]) -> None:

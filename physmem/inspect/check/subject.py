@@ -16,10 +16,12 @@ import numpy.typing as npt
 from physmem.dump import Dump
 from physmem.inspect.check.report import Inapplicable, Report
 from physmem.inspect.freelist import FreeLists, read_lists
+from physmem.inspect.iomem import system_ram
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.sections import ABSENT, pageblock_types
 from physmem.inspect.states import Blocks
 from physmem.inspect.zones import Node, Pageset, Zone, nodes, pagesets
+from physmem.ranges import Ranges
 
 __all__ = ["Subject"]
 
@@ -66,6 +68,12 @@ class Subject:
         per_cpu = np.array([each.cpu is not None for each in self.lists.lists] or [False])
         found: npt.NDArray[np.bool_] = per_cpu[self.blocks.owner] & (self.blocks.owner >= 0)
         return found
+
+    @cached_property
+    def ram(self) -> Ranges:
+        """The PFNs that are memory, by the kernel's own map; raises as :func:`system_ram` does."""
+        # A page that is only in part memory is not given to the allocator.
+        return Ranges((-(-start >> 12), end >> 12) for start, end in system_ram(self.dump) if end - start >= 1 << 13)
 
     @cached_property
     def pageblocks(self) -> npt.NDArray[np.int16]:

@@ -67,13 +67,36 @@ def test_a_page_on_a_list_of_a_zone_that_it_does_not_name(editor):
     assert found(editor) == {"list_page_zone", "page_zone"}
 
 
-def test_a_free_block_where_there_is_no_memory(editor):
+def set_ram(editor, was, start):
+    """Let the System RAM that begins at ``was`` begin at ``start``."""
     at = editor.dump.symbols["iomem_resource"]
     child = editor.get(at, "resource", "child")
     while child:
-        if editor.get(child, "resource", "start") == 0x100000:
-            editor.set(child, "resource", "start", 0x2000000)
+        if editor.get(child, "resource", "start") == was:
+            editor.set(child, "resource", "start", start)
         child = editor.get(child, "resource", "sibling")
+
+
+def test_a_reserved_page_of_a_hole_is_of_the_zone_behind_it(editor):
+    pfn, shift = 200, editor.dump.layout.constant("ZONES_PGSHIFT")
+    reserved = 1 << editor.dump.layout.enumerator("PG_reserved")
+    flags = editor.get_page(pfn, "flags")
+    assert (flags & reserved, flags >> shift & 3) == (reserved, 0)
+    editor.set_page(pfn, "flags", flags | 1 << shift)
+    assert found(editor) == {"page_zone"}, "zone DMA is behind this hole"
+    set_ram(editor, 0x100000, 0x1001000)
+    assert "page_zone" not in found(editor), "now zone DMA32 is, as init_unavailable_range() has it"
+    editor.set_page(pfn, "flags", (flags | 1 << shift) & ~reserved)
+    assert "page_zone" in found(editor), "not reserved"
+    editor.set_page(pfn, "flags", flags | 2 << shift)
+    assert "page_zone" in found(editor), "no zone of this machine"
+    editor.set_page(pfn, "flags", flags)
+    editor.set_page(4200, "flags", editor.get_page(4200, "flags") & ~(3 << shift) | reserved)
+    assert "page_zone" in found(editor), "no hole"
+
+
+def test_a_free_block_where_there_is_no_memory(editor):
+    set_ram(editor, 0x100000, 0x2000000)
     assert found(editor) == {"block_ram"}
 
 
