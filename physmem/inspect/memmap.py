@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from physmem.dump import Dump
 from physmem.errors import CorruptionError
+from physmem.inspect.hvo import shared_chunks
 from physmem.ranges import Ranges
 from physmem.space import UNMAPPED
 
@@ -24,14 +25,20 @@ __all__ = ["CHUNK", "PageArray"]
 
 #: Pages read at a time: 4 MiB of page array.
 CHUNK = 1 << 16
+#: log2 of the bytes of the page array that tails of hugepages share: a page.
+_SHARED_SHIFT = 12
 
 
 class _Segment(NamedTuple):
-    """The page array from one PFN up to another, in one piece at a physical address."""
+    """The page array from one PFN up to another, in one piece at a physical address.
+
+    :ivar shared: whether they are tails of a hugepage, and the memory is that of others too
+    """
 
     start: int
     end: int
     phys: int
+    shared: bool = False
 
 
 class PageArray:
@@ -41,7 +48,7 @@ class PageArray:
     :param chunks: where the array is, as :attr:`Dump.memmap` says it, as far as ``end``
     :ivar mapped: the PFNs that have a ``struct page``
     :ivar present: those whose ``struct page`` is in the image
-    :raises CorruptionError: two of them share memory
+    :raises CorruptionError: two of them share memory, and are not both tails of hugepages (:mod:`physmem.inspect.hvo`)
     """
 
     def __init__(
@@ -50,21 +57,50 @@ class PageArray:
         self._memory = dump.memory
         self._layout = dump.layout
         self._size = dump.sizeof_page
-        runs = list(_runs(dump, dump.max_pfn if end is None else end, chunks or dump.memmap))
+        limit = dump.max_pfn if end is None else end
+        chunks = chunks or dump.memmap
+        self._set_runs(list(_runs(dump, limit, chunks)))
+        if self._shared():
+            # By right or not: what is left of it then is an error all the same.
+            self._set_runs(list(_runs(dump, limit, chunks, shared_chunks(dump, chunks, limit))))
+            if self._shared():
+                raise CorruptionError("page_array", f"{self._shared()} bytes of it are there twice")
+
+    def _set_runs(self, runs: list[_Segment]) -> None:
         self.mapped = Ranges((run.start, run.end) for run in runs)
         self._segments: list[_Segment] = []
         for run in runs:
-            for start, end in dump.memory.ranges.clip(run.phys, run.phys + (run.end - run.start) * self._size):
+            for start, end in self._memory.ranges.clip(run.phys, run.phys + (run.end - run.start) * self._size):
                 # A struct page that is only half there is absent.
                 first = -(-(start - run.phys) // self._size)
                 last = (end - run.phys) // self._size
                 if first < last:
-                    self._segments.append(_Segment(run.start + first, run.start + last, run.phys + first * self._size))
+                    at = run.phys + first * self._size
+                    self._segments.append(_Segment(run.start + first, run.start + last, at, run.shared))
         self._starts = [segment.start for segment in self._segments]
         self.present = Ranges((segment.start, segment.end) for segment in self._segments)
-        memory = Ranges((phys, phys + (end - start) * self._size) for start, end, phys in self._segments)
-        if memory.total() < self.present.total() * self._size:
-            raise CorruptionError("page_array", f"{self.present.total()} pages share {memory.total()} bytes")
+
+    def _shared(self) -> int:
+        """Bytes that are those of several pages, of which not all are tails of hugepages."""
+        own = [each for each in self._segments if not each.shared]
+        memory = Ranges((each.phys, each.phys + (each.end - each.start) * self._size) for each in own)
+        return sum(each.end - each.start for each in own) * self._size - memory.total()
+
+    def _read(self, segment: _Segment, start: int, count: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """Pages of a segment.  The first of a shared one is made the tail that it is: see page_fixed_fake_head()."""
+        array = self._memory.array(segment.phys + (start - segment.start) * self._size, dtype, count)
+        if not segment.shared or start % ((1 << _SHARED_SHIFT) // self._size):
+            return array
+        array = array.copy()
+        other = self._memory.array(segment.phys + self._size, dtype, 1)
+        for name in ("compound_head", "compound_info"):
+            if name in (array.dtype.names or ()):
+                array[name][0] = other[name][0]
+        if "flags" in (array.dtype.names or ()):
+            array["flags"][0] &= np.uint64(~(1 << self._layout.enumerator("PG_head")) & (1 << 64) - 1)
+        if array.dtype.names is None:
+            array[0] = other[0]
+        return array
 
     def slots(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Of each PFN, the number of its page among those that are present; -1 if it is not."""
@@ -88,9 +124,8 @@ class PageArray:
             start, end = max(segment.start, first), segment.end if last is None else min(segment.end, last)
             if last is not None and segment.start >= last:
                 return
-            phys = segment.phys + (start - segment.start) * self._size
             for pfn in range(start, end, CHUNK):
-                yield pfn, self._memory.array(phys + (pfn - start) * self._size, dtype, min(CHUNK, end - pfn))
+                yield pfn, self._read(segment, pfn, min(CHUNK, end - pfn), dtype)
 
     def gather(self, names: list[str], pfns: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """These fields of scattered pages, all of them present, in ascending order."""
@@ -108,8 +143,7 @@ class PageArray:
             segment = self._segments[bisect_right(self._starts, first) - 1]
             after = int(np.searchsorted(pfns, min(segment.end, first + CHUNK)))
             here = pfns[position:after] - first
-            at = segment.phys + (first - segment.start) * self._size
-            found[position:after] = self._memory.array(at, dtype, int(here[-1]) + 1)[here]
+            found[position:after] = self._read(segment, first, int(here[-1]) + 1, dtype)[here]
             position = after
         return found
 
@@ -126,13 +160,18 @@ class PageArray:
         while start < end:
             segment = self._segments[bisect_right(self._starts, start) - 1]
             count = min(end, segment.end) - start
-            at = segment.phys + (start - segment.start) * self._size
-            parts.append(self._memory.array(at, np.uint8, count * self._size).reshape(count, self._size))
+            whole = self._read(segment, start, count, np.dtype((np.void, self._size)))
+            parts.append(np.ascontiguousarray(whole).view(np.uint8).reshape(count, self._size))
             start += count
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self._size), np.uint8), *parts])
 
 
-def _runs(dump: Dump, limit: int, chunks: tuple[npt.NDArray[np.uint64], int]) -> Iterator[_Segment]:
+def _runs(
+    dump: Dump,
+    limit: int,
+    chunks: tuple[npt.NDArray[np.uint64], int],
+    shared: npt.NDArray[np.bool_] | None = None,
+) -> Iterator[_Segment]:
     """The parts of the page array that are mapped to contiguous memory, as far as there are pages."""
     phys, shift = chunks
     per_piece = (1 << shift) // dump.sizeof_page
@@ -140,7 +179,9 @@ def _runs(dump: Dump, limit: int, chunks: tuple[npt.NDArray[np.uint64], int]) ->
     if not len(mapped):
         return
     apart = (np.diff(phys[mapped]) != np.uint64(1 << shift)) | (np.diff(mapped) != 1)
+    if shared is not None:
+        apart |= shared[mapped[1:]] | shared[mapped[:-1]]
     for group in np.split(mapped, np.flatnonzero(apart) + 1):
         start, end = int(group[0]) * per_piece, (int(group[-1]) + 1) * per_piece
         if start < limit:
-            yield _Segment(start, min(end, limit), int(phys[group[0]]))
+            yield _Segment(start, min(end, limit), int(phys[group[0]]), shared is not None and bool(shared[group[0]]))
