@@ -9,7 +9,7 @@ ROOMS := $(shell grep -rl --include='*.py' --include='*.pxd' -e '^. room: ' -e '
 EXTRA = $(shell $(BIN)/python -c 'import shlex, tomllib; print(*map(shlex.quote, tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["$(1)"]))')
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench bench-peers docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/kernelmm demo
@@ -26,6 +26,11 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m tools.bench
+
+# IMAGES="..." and VMLINUX=... choose what is compared; drgn is installed, crash and makedumpfile are the system's.
+bench-peers: $(VENV)/.installed
+	$(PIP) drgn
+	$(BIN)/python -m tools.bench.peers $(IMAGES) $(if $(VMLINUX),--vmlinux $(VMLINUX))
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs

@@ -74,6 +74,11 @@ class KPages:
         """All page frames, in ascending pieces."""
         for start in range(0, self.end, PIECE):
             count = min(PIECE, self.end - start)
+            if self._there.covers(start, start + count) and self.array.present.covers(start, start + count):
+                found = list(self.array.scan(self._rules.fields, start, start + count))
+                if len(found) == 1:
+                    yield Piece(start, *self._rules.of(*found[0]))
+                    continue
             flags = np.full(count, self._nopage, np.uint64)
             counts = np.zeros(count, np.uint64)
             for first, last in self._there.clip(start, start + count):
@@ -260,13 +265,14 @@ class _Rules:
         pfns = heads + start
         # A block is no larger than its place allows.
         size = np.minimum(1 << orders, np.where(pfns == 0, 1 << form.max_order, pfns & -pfns))
-        size = np.minimum(size, len(pages) - heads) - 1
-        inside = np.repeat(heads + 1 - (np.cumsum(size) - size), size)
-        inside += np.arange(len(inside))
-        taken = pages[form.count][inside] != 0
-        if taken.any():
-            inside = inside[~taken]
-        flags[inside] |= _U64(KPF.BUDDY)
+        size = np.minimum(size, len(pages) - heads)
+        # In how many blocks each page is, behind their first.
+        depth = np.zeros(len(pages) + 1, np.int32)
+        depth[heads + 1] = 1
+        np.subtract.at(depth, heads + size, 1)
+        inside = np.cumsum(depth, out=depth)[:-1] > 0
+        inside &= pages[form.count] == 0
+        flags |= np.multiply(inside, _U64(KPF.BUDDY))
 
     # -- compound pages ------------------------------------------------------------------------------
 
