@@ -80,6 +80,8 @@ def command(
                 flags_file.write(piece.flags.tobytes())
             if count_file is not None:
                 count_file.write(piece.counts.tobytes())
+        if pages.end < pages.claimed:
+            warn(f"the nodes reach up to pfn {pages.claimed:#x}, the page array to {pages.end:#x}: no more is told")
         if pages.absent:
             which = f"{pages.absent.total()} struct pages, from pfn {next(iter(pages.absent))[0]} on"
             warn(f"{which}, are not in the image: counted as without flags")

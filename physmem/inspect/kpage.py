@@ -57,6 +57,8 @@ class KPages:
     """The contents of both files.
 
     :ivar end: page frames that the files have
+    :ivar claimed: page frames that the nodes span; more than ``end`` if those at the end have no ``struct page``,
+        which no healthy kernel has: the files end before them, so that their size is that of something
     :ivar absent: PFNs whose ``struct page`` is not in the image; the files have zeros there
     """
 
@@ -65,6 +67,7 @@ class KPages:
         self.end = _end(dump)
         chunks = dump.memmap if self.end <= dump.max_pfn else _chunks(dump, self.end)
         self.array = PageArray(dump, self.end, chunks)
+        self.claimed, self.end = self.end, min(self.end, _whole(dump, self.array.mapped.end))
         self._there = _there(dump, self.end).intersection(self.array.mapped)
         self.absent = self._there.difference(self.array.present)
         self._nopage = _U64(KPF.NOPAGE if dump.release < (6, 16) else 0)
@@ -94,8 +97,12 @@ class KPages:
 
 def _end(dump: Dump) -> int:
     """One past the last page frame of the files: since 5.7 all of the last section."""
-    end = dump.max_pfn
-    if dump.release < (5, 7) or "mem_section" not in dump.symbols:
+    return _whole(dump, dump.max_pfn) if dump.release >= (5, 7) else dump.max_pfn
+
+
+def _whole(dump: Dump, end: int) -> int:
+    """Up to the end of a section, if there are any."""
+    if "mem_section" not in dump.symbols:
         return end
     return -(-end // dump.layout.constant("PAGES_PER_SECTION")) * dump.layout.constant("PAGES_PER_SECTION")
 
