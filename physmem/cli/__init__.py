@@ -10,7 +10,8 @@ __all__ = ["main"]
 _VERBS = {
     verb: f"physmem.cli.{verb}"
     for verb in (
-        *("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "fragmentation", "pcp", "pages", "page", "vtop", "check"),
+        *("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "meminfo", "vmstat", "iomem"),
+        *("fragmentation", "pcp", "pages", "page", "vtop", "check"),
         *("map", "diff", "convert", "distill", "layout", "survey"),
     )
 }

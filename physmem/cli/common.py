@@ -54,6 +54,7 @@ __all__ = [
     "progress_bar",
     "read_parquet",
     "require_parquet",
+    "signed64",
     "target_options",
     "warn",
     "write_parquet",
@@ -295,6 +296,11 @@ def warn(message: str) -> None:
 def hex64(value: int) -> str:
     """An address or a word of bits, as JSON has it."""
     return f"{value & (1 << 64) - 1:#x}"
+
+
+def signed64(value: int) -> int:
+    """A count modulo 2^64 as an integer of 64 bits, as Parquet has it."""
+    return (value & (1 << 64) - 1 ^ 1 << 63) - (1 << 63)
 
 
 def console() -> Console:

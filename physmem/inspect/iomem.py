@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from physmem.dump import Dump
-from physmem.errors import CorruptionError
+from physmem.errors import AbsentError, AddressError, CorruptionError
 from physmem.ranges import Ranges
 
-__all__ = ["Resource", "resources", "system_ram"]
+__all__ = ["Resource", "iomem", "resources", "system_ram"]
 
 #: Far above what machines have: resources, and resources inside resources.
 _MAX_RESOURCES = 1 << 16
 _MAX_DEPTH = 32
-_MAX_NAME = 64
+_MAX_NAME = 256
+
+#: The kernel indents no further (MAX_IORES_LEVEL), until 5.19 and since.
+_LEVELS = (5, 8)
 
 
 class Resource(NamedTuple):
@@ -52,8 +56,25 @@ def resources(dump: Dump) -> Iterator[Resource]:
 def _name(dump: Dump, pointer: int) -> str:
     if not pointer:
         return "<BAD>"
-    text = dump.read(pointer, min(_MAX_NAME, (pointer | 0xFFF) + 1 - pointer))  # the next page may be absent
-    return text.partition(b"\0")[0].decode("latin-1")
+    here = min(_MAX_NAME, (pointer | 0xFFF) + 1 - pointer)
+    text = dump.read(pointer, here)
+    if b"\0" not in text and here < _MAX_NAME:
+        with contextlib.suppress(AbsentError, AddressError):  # the next page may be absent
+            text += dump.read(pointer + here, _MAX_NAME - here)
+    name = text.partition(b"\0")[0].decode("latin-1")
+    # What a terminal would take for a command is not printed.
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
+def iomem(dump: Dump) -> str:
+    """The whole file (r_show); raises as :func:`resources` does."""
+    root_end = dump.field(dump.symbols["iomem_resource"], "resource", "end")
+    width = 4 if root_end < 0x10000 else 8
+    deepest = _LEVELS[dump.release >= (6, 0)]
+    return "".join(
+        f"{'  ' * min(each.depth, deepest)}{each.start:0{width}x}-{each.end:0{width}x} : {each.name}\n"
+        for each in resources(dump)
+    )
 
 
 def system_ram(dump: Dump) -> Ranges:

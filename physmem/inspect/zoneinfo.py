@@ -12,7 +12,7 @@ from physmem.dump import Dump
 from physmem.inspect.cpus import is_smp
 from physmem.inspect.zones import Node, Pageset, Zone, nodes, pagesets
 
-__all__ = ["all_unreclaimable", "node_unreclaimable", "stat_name", "zoneinfo", "zoneinfo_file"]
+__all__ = ["all_unreclaimable", "node_unreclaimable", "page_state", "shown", "stat_name", "zoneinfo", "zoneinfo_file"]
 
 _U64 = (1 << 64) - 1
 
@@ -59,13 +59,21 @@ def stat_name(item: str) -> str:
     return _NAMES.get(item, item.lower())
 
 
+def shown(dump: Dump, item: str, value: int) -> int:
+    """What /proc shows of a statistic: never less than 0, and huge pages as their number, whatever they are kept as."""
+    pages = page_state(dump, value)
+    if item in _IN_THP and dump.release >= _SINCE["counted as huge pages"]:
+        pages //= 1 << min(9, dump.layout.constant("MAX_ORDER") - 1)
+    return pages
+
+
 def all_unreclaimable(dump: Dump, zone: Zone) -> bool | None:
     """``!zone_reclaimable``: reclaim has scanned six times what it could reclaim; None if the image does not tell.
 
     Anonymous pages can be reclaimed only if there is swap space left, and where that is counted
     (``nr_swap_pages``) may be unknown.
     """
-    stat = {item: _page_state(dump, value) for item, value in zone.vm_stat.items()}
+    stat = {item: page_state(dump, value) for item, value in zone.vm_stat.items()}
     file = stat["NR_ACTIVE_FILE"] + stat["NR_INACTIVE_FILE"]
     anon = stat["NR_ACTIVE_ANON"] + stat["NR_INACTIVE_ANON"]
     scanned = stat["NR_PAGES_SCANNED"]
@@ -102,7 +110,7 @@ def zoneinfo(dump: Dump, zone: Zone, node: Node | None = None) -> str:
     lines = [f"Node {zone.node}, zone {zone.name:>8}"]
     if node is not None and zone is next((each for each in node.zones if each.populated), None):
         lines += _node_lines(dump, node)
-    stat = {item: _page_state(dump, value) for item, value in zone.vm_stat.items()}
+    stat = {item: page_state(dump, value) for item, value in zone.vm_stat.items()}
     lines.append(f"  pages free     {stat['NR_FREE_PAGES']}")
     lines += (f"        {name:8} {value}" for name, value in _pages(dump, zone, stat))
     protection = f"        protection: ({', '.join(map(str, zone.lowmem_reserve))})"
@@ -127,12 +135,8 @@ def zoneinfo(dump: Dump, zone: Zone, node: Node | None = None) -> str:
 def _node_lines(dump: Dump, node: Node) -> Iterator[str]:
     if node.vm_stat:
         yield "  per-node stats"
-    huge = 1 << min(9, dump.layout.constant("MAX_ORDER") - 1)
     for item, value in node.vm_stat.items():
-        pages = _page_state(dump, value)
-        if item in _IN_THP and dump.release >= _SINCE["counted as huge pages"]:
-            pages //= huge
-        yield f"      {stat_name(item):12} {pages}"
+        yield f"      {stat_name(item):12} {shown(dump, item, value)}"
 
 
 def _pages(dump: Dump, zone: Zone, stat: dict[str, int]) -> Iterator[tuple[str, int]]:
@@ -187,6 +191,6 @@ def _last_lines(dump: Dump, zone: Zone, node: Node | None) -> Iterator[str]:
             yield f"  free_highatomic:     {zone.free_highatomic}"
 
 
-def _page_state(dump: Dump, value: int) -> int:
+def page_state(dump: Dump, value: int) -> int:
     """``zone_page_state``: an SMP kernel takes a negative counter for 0, others do not expect one."""
     return max(value, 0) if is_smp(dump) else value & _U64

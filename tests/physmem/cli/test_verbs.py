@@ -19,7 +19,7 @@ from physmem.ram import Ram
 from physmem.ranges import Ranges
 
 VERBS = tuple(main.verbs)
-ON_ONE_IMAGE = ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "check", "layout")
+ON_ONE_IMAGE = ("info", "buddyinfo", "pagetypeinfo", "zoneinfo", "meminfo", "vmstat", "check", "layout")
 
 
 def proc(oracle, case, name, when):
@@ -55,7 +55,8 @@ def test_help_has_an_example_that_works(verb, run, tmp_path):
         _, *args = shlex.split(line)
         if "-o" in args:
             args[args.index("-o") + 1] = str(tmp_path / args[args.index("-o") + 1])
-        result = run(*args)
+        # Linux 4.0 says nothing of where it has its tree of addresses.
+        result = run(*args, case="../vmcores/deb612-256m" if verb == "iomem" else "n128_s1")
         assert result.exit_code == (1 if verb == "diff" else 0), result.output
         assert result.stdout
         assert result.stderr == ""
