@@ -1,104 +1,152 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``make bench``: the engine against the C reference, on real scripts, interleaved.
+"""``make bench``: the engine against the C reference, interleaved, and what is done to whole machines.
 
-Each round replays a script once with each contender, on fresh copies of the same memory, and
-takes the ratio of the two; what is printed is the median over the rounds, so that a machine
-whose speed drifts does not spoil the comparison.  The one-call row times an order-0 pair from
-Python instead.
+Each round takes each mix once with each contender, on fresh copies of the same memory, and the ratio of the two; what
+is printed is the median over the rounds, so that a machine whose speed drifts does not spoil the comparison.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
 import sys
-import time
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from kernelmm import gfp
-from kernelmm.attach import attach
-from kernelmm.core import entry, free, replay
-from kernelmm.core.mm import Mm
-from kernelmm.study import script
+from kernelmm import Machine
 from physmem import engine
-from physmem.dump import Dump, open_dump
+from physmem.dump import open_dump
 from physmem.errors import PhysmemError
-from tools.bench.reference import Reference
+from tools.bench import scans
+from tools.bench.contest import CASES, Case, Contest, one_call
+from tools.bench.surroundings import described
 
-DATA = Path(__file__).resolve().parents[2] / "tests" / "data" / "oracle"
-#: Script and what it exercises.
-CASES = (
-    ("n128_s3", "20,000 single pages: refill and bulk free"),
-    ("n128_s1", "2,000 mixed, orders 0 to 3"),
-    ("n128_s4", "48,550 around the watermarks"),
-    ("n128_s7", "4,000 with get_page and put_page"),
-)
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+BEGIN, END = "<!-- written by python -m tools.bench --write -->", "<!-- end of what is written -->"
+_GB = 1e9
 
 
-class Contest:
-    """One script, and the two contenders on memories of their own."""
-
-    def __init__(self, case: str) -> None:
-        self.dump: Dump = open_dump(DATA / case / "A.vmcore.xz")
-        self.mm: Mm = attach(self.dump)
-        self.script = script.load(DATA / case / "script.txt")
-        copy = bytearray(self.mm.ram.as_u8)
-        layout = json.loads(self.dump.layout.to_json())
-        for enum in layout["enums"].values():
-            layout["constants"] |= enum
-        layout["constants"] |= {name: value for name, value in vars(gfp).items() if name.startswith("GFP_")}
-        self.reference = Reference(copy, layout, dict(self.dump.symbols))
-        self.fresh = [(phys, bytes(copy[phys : phys + size])) for _, phys, size in self.reference.metadata]
-        self.pages, _ = script.run_numbers(self.script)
-        self.ops = self.script.ops.reshape(-1).data
-
-    def ours(self) -> int:
-        """Nanoseconds of one replay by the engine, memory restored first."""
-        for phys, data in self.fresh:
-            self.mm.ram.as_u8[phys : phys + len(data)] = data
-        self.pages[:] = 0
-        results = np.zeros(0, np.int64).data
-        start = time.perf_counter_ns()
-        replay.replay(self.mm, self.ops, self.pages.data, results, 0, len(self.script))
-        return time.perf_counter_ns() - start
-
-    def theirs(self) -> int:
-        """Nanoseconds of one replay by the C reference."""
-        return int(statistics.median(self.reference.time(self.script.ops, repeat=1)))
+def _against(value: float, target: float) -> str:
+    """Whether a value that should be small is."""
+    if value <= target:
+        return "reached"
+    return f"missed by {100 * (value / target - 1):.0f} %"
 
 
-def one_call(mm: Mm, pairs: int) -> float:
-    """Nanoseconds of one order-0 alloc and free, each called from Python."""
-    alloc, release = entry.alloc_pages, vars(free)["__free_pages"]
-    start = time.perf_counter_ns()
-    for _ in range(pairs):
-        release(mm, alloc(mm, gfp.GFP_KERNEL, 0), 0)
-    return (time.perf_counter_ns() - start) / pairs
+def _interpreted() -> dict[str, float]:
+    """Nanoseconds of each mix by the interpreted engine, in a process of its own."""
+    environment = {**os.environ, "PHYSMEM_ENGINE": "interpreted"}
+    command = [sys.executable, "-m", "tools.bench.contest"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def paths(rounds: int, operations: int) -> Iterator[str]:
+    """The table of the fast paths."""
+    slow = _interpreted()
+    contests = {case: Contest(case) for case in CASES}
+    times: dict[Case, list[tuple[float, float]]] = {case: [] for case in CASES}
+    calls = []
+    for _ in range(rounds):
+        for case, contest in contests.items():
+            times[case].append((contest.ours(), contest.theirs()))
+        calls.append(one_call(contests[CASES[0]].mm, 5000))
+    yield "| mix | ours, ns an operation | C -O2 | ratio | target 2.0 | interpreted | what it does |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for case, pairs in times.items():
+        yield _path(case.name, pairs, slow[case.name], case.what)
+    long = next(case for case in CASES if case.name == "orders")
+    repeats = max(operations // len(contests[long].ops), 1)
+    pairs = [(contests[long].ours(), contests[long].theirs()) for _ in range(repeats)]
+    total = repeats * len(contests[long].ops)
+    yield _path("replay", pairs, slow["orders"], f"{total:,} operations in all: the random orders over and over")
+    call = statistics.median(calls)
+    verdict = _against(call, 500)
+    yield f"| one call | {call:.0f} | | | 500 ns: {verdict} | {slow['one call']:.0f} | an order-0 pair from Python |"
+
+
+def _path(name: str, pairs: list[tuple[float, float]], slow: float, what: str) -> str:
+    ours = statistics.median(a for a, _ in pairs)
+    theirs = statistics.median(b for _, b in pairs)
+    ratio = statistics.median(a / b for a, b in pairs)
+    return f"| {name} | {ours:.1f} | {theirs:.1f} | {ratio:.2f} | {_against(ratio, 2.0)} | {slow:.0f} | {what} |"
+
+
+def machines(rounds: int, large: bool) -> Iterator[str]:
+    """The table of what is done to whole machines."""
+    yield "| what | seconds | target |"
+    yield "| --- | --- | --- |"
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        path = os.path.join(directory, "image.vmcore")
+        machine = Machine.boot("1G")
+        scans.saved(machine, path)
+        dump = machine.dump
+        array = dump.max_pfn * dump.sizeof_page
+        runs: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name, seconds in (
+                ("boot 256 MiB", scans.boot("256M")),
+                ("attach to a 1 GiB image, and allocate", scans.open_and_attach(path)),
+                ("save a 1 GiB machine", scans.saved(machine, path)),
+                ("check of a 1 GiB image", scans.checked_file(path)),
+                ("flag histogram", scans.histogram(dump)),
+                ("kpageflags and kpagecount", scans.kpageflags(dump)),
+                ("numpy copies as much", scans.copied(array)),
+            ):
+                runs.setdefault(name, []).append(seconds)
+        median = {name: statistics.median(each) for name, each in runs.items()}
+        copy = median["numpy copies as much"]
+        for name, seconds in median.items():
+            yield f"| {name} | {seconds:.4f} | {_goal(name, seconds, copy, array)} |"
+        with open_dump(path) as small:
+            per_page = scans.checked(small) / small.max_pfn
+    seconds = scans.boot("64G")
+    yield f"| boot 64 GiB | {seconds:.2f} | |"
+    if large:
+        yield f"| boot 1 TiB | {scans.boot('1T'):.2f} | |"
+    big = Machine.boot("64G" if large else "8G").dump
+    seconds = scans.checked(big)
+    growth = seconds / big.max_pfn / per_page
+    size = big.max_pfn >> 18
+    yield f"| check of a {size} GiB machine | {seconds:.2f} | linear: a page costs {growth:.2f} of one of 1 GiB |"
+    seconds, size = min(scans.validated() for _ in range(rounds))
+    yield f"| a trace validated | {seconds:.4f} | {size / seconds / 1e6:.1f} MB/s |"
+
+
+def _goal(name: str, seconds: float, copy: float, array: int) -> str:
+    if name.startswith("check"):
+        return f"0.5 s: {_against(seconds, 0.5)}"
+    if name.startswith(("flag", "kpage")):
+        share = copy / seconds
+        met = "reached" if share >= 0.3 else f"missed by a factor of {0.3 / share:.1f}"
+        return f"30 % of a copy of the {array >> 20} MiB page array: {100 * share:.0f} %, {met}"
+    return f"{array / copy / _GB:.1f} GB/s, the limit of a scan" if name.startswith("numpy") else ""
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.bench", description="the engine against the C reference")
-    parser.add_argument("--rounds", type=int, default=50, help="interleaved rounds a script (default 50)")
-    parser.add_argument("--total", type=int, default=1000, help="replays of n128_s3 a contender (default 1000)")
+    parser = argparse.ArgumentParser(prog="python -m tools.bench", description="how fast it is, and beside what")
+    parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default 20)")
+    parser.add_argument("--operations", type=int, default=1_000_000, help="of the long replay (default a million)")
+    parser.add_argument("--small", action="store_true", help="leave out what takes long: 64 GiB checked, 1 TiB booted")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/performance.md")
     arguments = parser.parse_args()
-    print(f"engine: {engine.current()}")
-    print(f"{'script':8}  {'ours':>8}  {'C -O2':>8}  {'ratio':>6}   ns an operation, medians")
-    for case, what in CASES:
-        contest = Contest(case)
-        rounds = arguments.total if case == "n128_s3" else arguments.rounds
-        if engine.current() == "interpreted":
-            rounds = min(rounds, 5)
-        times = [(contest.ours(), contest.theirs()) for _ in range(rounds)]
-        ours = statistics.median(a for a, _ in times) / len(contest.script)
-        theirs = statistics.median(b for _, b in times) / len(contest.script)
-        ratio = statistics.median(a / b for a, b in times)
-        print(f"{case:8}  {ours:8.1f}  {theirs:8.1f}  {ratio:6.2f}   {what}; {rounds} rounds")
-    contest = Contest("n128_s1")
-    calls = statistics.median(one_call(contest.mm, 10000) for _ in range(9))
-    print(f"{'one call':8}  {calls:8.1f}  {'':8}  {'':6}   an order-0 alloc_pages and __free_pages from Python")
+    rounds = arguments.rounds if engine.current() == "compiled" else min(arguments.rounds, 3)
+    lines = [f"On {described()}.", "", *paths(rounds, arguments.operations), ""]
+    lines += machines(min(rounds, 5), not arguments.small)
+    print("\n".join(lines))
+    if arguments.write:
+        text = PAGE.read_text()
+        before, found, rest = text.partition(BEGIN)
+        _, found_end, after = rest.partition(END)
+        if not found or not found_end:
+            print(f"bench: {PAGE.name} has not the two marks between which to write", file=sys.stderr)
+            return 2
+        PAGE.write_text("\n".join([before + BEGIN, *lines, END]) + after)
     return 0
 
 

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What is done to a whole machine: boot, save, attach, check, and scans of its page array."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kernelmm import Machine
+from kernelmm.validate.ledger import Ledger
+from kernelmm.validate.tracefile import TraceFile
+from physmem.dump import Dump, open_dump
+from physmem.inspect.check import check
+from physmem.inspect.kpage import KPages
+from physmem.inspect.pagetypes import Histogram
+
+__all__ = [
+    "boot",
+    "checked",
+    "checked_file",
+    "copied",
+    "histogram",
+    "kpageflags",
+    "open_and_attach",
+    "saved",
+    "timed",
+    "validated",
+]
+
+TRACE = Path(__file__).resolve().parents[2] / "tests" / "data" / "oracle" / "n128_s1_trace" / "trace.txt"
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+def boot(size: str | int) -> float:
+    """Seconds to boot a machine."""
+    return timed(lambda: Machine.boot(size))
+
+
+def saved(machine: Machine, path: str) -> float:
+    """Seconds to save a machine."""
+    return timed(lambda: machine.save(path))
+
+
+def open_and_attach(path: str | os.PathLike[str]) -> float:
+    """Seconds from a file to a machine that allocates."""
+    return timed(lambda: Machine.attach(path).alloc_pages(0, 0))
+
+
+def checked(dump: Dump) -> float:
+    """Seconds of a check that finds nothing."""
+    start = time.perf_counter()
+    report = check(dump)
+    seconds = time.perf_counter() - start
+    assert report.clean, report.counts
+    return seconds
+
+
+def checked_file(path: str) -> float:
+    """Seconds to open an image and check it."""
+
+    def act() -> None:
+        with open_dump(path) as dump:
+            checked(dump)
+
+    return timed(act)
+
+
+def kpageflags(dump: Dump) -> float:
+    """Seconds to tell the flags and the map count of every page."""
+    return timed(lambda: [piece.flags.sum() for piece in KPages(dump)])
+
+
+def histogram(dump: Dump) -> float:
+    """Seconds to count all pages by their flags."""
+
+    def act() -> None:
+        found = Histogram([], False)
+        for piece in KPages(dump):
+            found.add(piece)
+
+    return timed(act)
+
+
+def copied(size: int) -> float:
+    """Seconds in which numpy copies so many bytes of memory that is there: the limit of a scan."""
+    source, target = np.ones(size, np.uint8), np.ones(size, np.uint8)
+    return timed(lambda: np.copyto(target, source))
+
+
+def validated(path: Path = TRACE) -> tuple[float, int]:
+    """Seconds to validate a trace, and its bytes."""
+
+    return timed(lambda: Ledger().read(TraceFile(os.fspath(path)))), path.stat().st_size
