@@ -91,7 +91,7 @@ def draw(left: dict[str, Row], right: dict[str, Row], path: Path) -> None:
         x1 = next(iter(rows.values()))[0][0]
         axis.loglog([x1 / unit, x0 / unit], [y0 * x1 / x0, y0], "k:", label="in proportion")
         axis.set_xlabel(label)
-        axis.set_ylabel("seconds")
+        axis.set_ylabel("seconds of a processor")
         axis.legend()
         axis.grid(alpha=0.3)
     figure.tight_layout()

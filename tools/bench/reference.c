@@ -904,9 +904,9 @@ s64 ref_time(const struct machine *m, const struct op *ops, s64 nops, struct pag
 		for (u64 j = 0; j < nranges; j++)
 			memcpy(ranges[j].place, ranges[j].saved, ranges[j].size);
 		memset(pages, 0, npages * sizeof(*pages));
-		clock_gettime(CLOCK_MONOTONIC, &start);
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &start);
 		done = run(ops, nops, pages, NULL);
-		clock_gettime(CLOCK_MONOTONIC, &end);
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &end);
 		nanoseconds[i] = (end.tv_sec - start.tv_sec) * 1000000000L + (end.tv_nsec - start.tv_nsec);
 	}
 	return done;
