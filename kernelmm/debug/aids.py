@@ -16,6 +16,7 @@ from kernelmm.debug import pagealloc
 from kernelmm.debug.atomic import NoAids
 from kernelmm.debug.owner import PageOwner
 from kernelmm.debug.page_ext import PageExt, alloc_sections
+from kernelmm.pressure.lru import PageList
 from kernelmm.study.reporter import RATELIMIT_BURST, RATELIMIT_INTERVAL, RateLimit
 from physmem import abi, address
 
@@ -89,6 +90,14 @@ class Aids(NoAids):
             pagealloc.unpoison_pages(mm, self.ext, pg, count, mm.reporter, self.poison_limit)
         elif self.poisoning:
             pagealloc.poison_pages(mm, self.ext, pg, count)
+
+    def map_list(self, mm: Mm, head: int) -> None:
+        """``map_pages`` of mm/compaction.c: single pages that were taken off the free lists get their mapping back.
+
+        :param head: kernel address of the list that they are on
+        """
+        for pg in PageList(mm, head):
+            self.map_pages(mm, pg, 1, True)
 
     def owner_of(self, mm: Mm, pg: int) -> Iterator[str]:
         """The record of a page's owner, if it has one."""

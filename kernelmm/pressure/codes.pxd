@@ -30,6 +30,10 @@ cdef enum:
 cdef enum:
     COMPACT_COMPLETE = 4
 cdef enum:
+    COMPACT_NO_SUITABLE_PAGE = 5
+cdef enum:
+    COMPACT_NOT_SUITABLE_ZONE = 6
+cdef enum:
     COMPACT_CONTENDED_NONE = 0
 cdef enum:
     COMPACT_CONTENDED_SCHED = 1

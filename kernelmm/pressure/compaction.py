@@ -72,6 +72,11 @@ class CompactControl:
         self.start_pfn = self.mm.as_u64[(self.z + self.mm.zone_start_pfn) >> 3]
         self.end_pfn = self.start_pfn + self.mm.as_u64[(self.z + self.mm.zone_spanned_pages) >> 3]
 
+    @property
+    def span(self) -> tuple[int, int, int, int]:
+        """PFNs of the zone's start, of the two scanners, and of its end."""
+        return self.start_pfn, self.migrate_pfn, self.free_pfn, self.end_pfn
+
 
 # -- what the scanners remember --------------------------------------------------------------
 
@@ -174,6 +179,8 @@ def isolate_freepages_block(cc: CompactControl, start_pfn: int, end_pfn: int) ->
                 break
             continue
         pfn += 1
+    if mm.tracing:
+        mm.tracer.mm_compaction_isolate_freepages(mm, start_pfn, pfn, scanned, total)
     if locked:
         mmzone.spin_unlock(mm, cc.z)
     if pfn == end_pfn and start_pfn < end_pfn:
@@ -208,6 +215,8 @@ def isolate_freepages(cc: CompactControl) -> None:
         block_end = block
         block -= PAGEBLOCK
         isolate_from = block
+    if cc.mm.debug_pages:
+        cc.mm.aids.map_list(cc.mm, cc.freepages.head)
     if block < lowest:
         cc.free_pfn = cc.migrate_pfn
 
@@ -312,6 +321,8 @@ def isolate_migratepages_block(cc: CompactControl, low_pfn: int, end_pfn: int, i
     low_pfn = min(low_pfn, end_pfn)
     if low_pfn == end_pfn:
         update_pageblock_skip(cc, start_pfn, isolated, True)
+    if mm.tracing:
+        mm.tracer.mm_compaction_isolate_migratepages(mm, start_pfn, low_pfn, scanned, isolated)
     stat.count(mm, mm.cold.COMPACTMIGRATE_SCANNED, scanned)
     stat.count(mm, mm.cold.COMPACTISOLATED, isolated)
     return low_pfn
@@ -379,6 +390,14 @@ def isolate_migratepages(cc: CompactControl) -> bool:
 
 def compact_finished(cc: CompactControl, migratetype: int) -> int:
     """``compact_finished``: COMPACT_COMPLETE when the scanners have met, COMPACT_PARTIAL when the block is there."""
+    result = __compact_finished(cc, migratetype)
+    if cc.mm.tracing:
+        cc.mm.tracer.mm_compaction_finished(cc.mm, cc.z, cc.order, result)
+    return codes.COMPACT_CONTINUE if result == codes.COMPACT_NO_SUITABLE_PAGE else result
+
+
+def __compact_finished(cc: CompactControl, migratetype: int) -> int:
+    """``__compact_finished``: of what :func:`compact_finished` goes on with, one kind has a name of its own."""
     mm = cc.mm
     if mm.fatal_signal:
         return codes.COMPACT_PARTIAL
@@ -400,7 +419,7 @@ def compact_finished(cc: CompactControl, migratetype: int) -> int:
             return codes.COMPACT_PARTIAL
         if order >= abi.PAGEBLOCK_ORDER and mmzone.nr_free(mm, cc.z, order):
             return codes.COMPACT_PARTIAL
-    return codes.COMPACT_CONTINUE
+    return codes.COMPACT_NO_SUITABLE_PAGE
 
 
 def place_scanners(cc: CompactControl) -> None:
@@ -427,7 +446,12 @@ def compact_zone(cc: CompactControl) -> int:
             return suitable
         if deferral.compaction_restarting(mm, cc.z, cc.order) and not shrink.current_is_kswapd(mm):
             __reset_isolation_suitable(mm, cc.zone)
+    elif mm.tracing:
+        mm.tracer.mm_compaction_suitable(mm, cc.z, cc.order, codes.COMPACT_CONTINUE)
     place_scanners(cc)
+    sync = cc.mode != codes.MIGRATE_ASYNC
+    if mm.tracing:
+        mm.tracer.mm_compaction_begin(mm, cc.span, sync)
     last_migrated_pfn = 0
     while True:
         result = compact_finished(cc, migratetype)
@@ -443,6 +467,9 @@ def compact_zone(cc: CompactControl) -> int:
             failed = migrate.migrate_pages(
                 mm, cc.migratepages, lambda: compaction_alloc(cc), lambda pg: compaction_free(cc, pg), cc.mode
             )
+            if mm.tracing:
+                left = failed if failed >= 0 else sum(1 for _ in cc.migratepages)
+                mm.tracer.mm_compaction_migratepages(mm, cc.nr_migratepages, left)
             cc.nr_migratepages = 0
             if failed:
                 migrate.putback_movable_pages(mm, cc.migratepages)
@@ -458,6 +485,8 @@ def compact_zone(cc: CompactControl) -> int:
         cached_free = (cc.z + mm.cold.zone_compact_cached_free_pfn) >> 3
         highest = release_freepages(cc) // PAGEBLOCK * PAGEBLOCK
         mm.as_u64[cached_free] = max(mm.as_u64[cached_free], highest)
+    if mm.tracing:
+        mm.tracer.mm_compaction_end(mm, cc.span, sync, result)
     return result
 
 
@@ -470,6 +499,8 @@ def try_to_compact_pages(
     """
     if order == 0 or gfp_mask & gfp.GFP_IOFS != gfp.GFP_IOFS:
         return codes.COMPACT_SKIPPED, codes.COMPACT_CONTENDED_NONE
+    if mm.tracing:
+        mm.tracer.mm_compaction_try_to_compact_pages(mm, order, gfp_mask, mode)
     result = codes.COMPACT_DEFERRED
     for zone in for_each_zone_zonelist(mm, ac.zonelist, ac.high_zoneidx, ac.nodemask):
         z = address.off(mm, zone)

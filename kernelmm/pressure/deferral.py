@@ -23,6 +23,8 @@ def defer_compaction(mm: Mm, z: int, order: int) -> None:
     if order < mm.as_s32[(z + fields.zone_compact_order_failed) >> 2]:
         mm.as_s32[(z + fields.zone_compact_order_failed) >> 2] = order
     mm.as_u32[(z + fields.zone_compact_defer_shift) >> 2] = min(shift, COMPACT_MAX_DEFER_SHIFT)
+    if mm.tracing:
+        mm.tracer.mm_compaction_defer_compaction(mm, z, order)
 
 
 def defer_limit(mm: Mm, z: int) -> int:
@@ -39,7 +41,11 @@ def compaction_deferred(mm: Mm, z: int, order: int) -> bool:
     limit = defer_limit(mm, z)
     considered = min(mm.as_u32[(z + fields.zone_compact_considered) >> 2] + 1, limit)
     mm.as_u32[(z + fields.zone_compact_considered) >> 2] = considered
-    return considered < limit
+    if considered >= limit:
+        return False
+    if mm.tracing:
+        mm.tracer.mm_compaction_deferred(mm, z, order)
+    return True
 
 
 def compaction_defer_reset(mm: Mm, z: int, order: int, alloc_success: bool) -> None:
@@ -50,6 +56,8 @@ def compaction_defer_reset(mm: Mm, z: int, order: int, alloc_success: bool) -> N
         mm.as_u32[(z + fields.zone_compact_defer_shift) >> 2] = 0
     if order >= mm.as_s32[(z + fields.zone_compact_order_failed) >> 2]:
         mm.as_s32[(z + fields.zone_compact_order_failed) >> 2] = order + 1
+    if mm.tracing:
+        mm.tracer.mm_compaction_defer_reset(mm, z, order)
 
 
 def compaction_restarting(mm: Mm, z: int, order: int) -> bool:

@@ -121,4 +121,9 @@ def try_to_free_pages(mm: Mm, zonelist: int, order: int, gfp_mask: int, nodemask
     sc = ScanControl(nr_to_reclaim=codes.SWAP_CLUSTER_MAX, gfp_mask=gfp_mask, order=order, nodemask=nodemask)
     if throttle_direct_reclaim(mm, gfp_mask, zonelist, nodemask):
         return 1
-    return do_try_to_free_pages(mm, zonelist, sc)
+    if mm.tracing:
+        mm.tracer.mm_vmscan_direct_reclaim_begin(mm, order, sc.may_writepage, gfp_mask)
+    reclaimed = do_try_to_free_pages(mm, zonelist, sc)
+    if mm.tracing:
+        mm.tracer.mm_vmscan_direct_reclaim_end(mm, reclaimed)
+    return reclaimed

@@ -257,6 +257,8 @@ def _isolate_freepages_block(mm: Mm, zone: int, start_pfn: int, end_pfn: int) ->
             list_head.list_add(mm, lru, at_of(mm, each) + abi.PAGE_LRU, mm.stack, head_at)
         isolated += taken
         pfn += taken
+    if mm.tracing:
+        mm.tracer.mm_compaction_isolate_freepages(mm, start_pfn, pfn, scanned, isolated)
     if pfn < end_pfn:
         isolated = 0
     if locked:
@@ -286,6 +288,8 @@ def isolate_freepages_range(mm: Mm, zone: int, start_pfn: int, end_pfn: int) -> 
     if pfn < end_pfn:
         _release_freepages(mm)
         return 0
+    if mm.debug_pages:
+        mm.aids.map_list(mm, mm.stack)
     return pfn
 
 

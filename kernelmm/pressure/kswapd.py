@@ -210,6 +210,8 @@ def take_request(mm: Mm, pgdat: int) -> tuple[int, int]:
 
 def go_to_sleep(mm: Mm, pgdat: int, nid: int) -> None:
     """The end of ``kswapd_try_to_sleep``: normal thresholds, a fresh start for compaction, and onto the queue."""
+    if mm.tracing:
+        mm.tracer.mm_vmscan_kswapd_sleep(mm, nid)
     set_pgdat_percpu_threshold(mm, pgdat, calculate_normal_threshold)
     compaction.reset_isolation_suitable(mm, pgdat)
     wakeup.wait_lock(mm, address.off(mm, pgdat))
@@ -243,6 +245,8 @@ def run_kswapd(mm: Mm, nid: int) -> None:
         order, classzone_idx = take_request(mm, pgdat)
         while True:
             waiting.charge(mm, f"kswapd{nid}")
+            if mm.tracing:
+                mm.tracer.mm_vmscan_kswapd_wake(mm, nid, order)
             balanced_order, balanced_idx = balance_pgdat(mm, pgdat, order, classzone_idx)
             new_order, new_idx = order, classzone_idx
             if balanced_idx >= classzone_idx and balanced_order == order:

@@ -201,6 +201,8 @@ def pageout(mm: Mm, pg: int) -> Fate:
     writeback.clear_page_dirty_for_io(mm, pg)
     lru.set_flag(mm, pg, mm.cold.PG_reclaim)
     writeback.writepage(mm, pg)
+    if mm.tracing:
+        mm.tracer.mm_vmscan_writepage(mm, pg)
     stat.inc_page_state(mm, pg, mm.cold.NR_VMSCAN_WRITE)
     return Fate.KEEP
 
@@ -313,8 +315,11 @@ def isolate_page(mm: Mm, pg: int, mode: int) -> bool:
     return True
 
 
-def isolate_lru_pages(mm: Mm, nr_to_scan: int, src: PageList, dst: PageList, mode: int) -> tuple[int, int]:
-    """``isolate_lru_pages``: move pages from the tail of ``src`` to ``dst``; how many were taken, and looked at."""
+def isolate_lru_pages(
+    mm: Mm, nr_to_scan: int, zone: int, dst: PageList, sc: ScanControl, which: int
+) -> tuple[int, int]:
+    """``isolate_lru_pages``: move pages from the tail of an LRU list to ``dst``; how many were taken, and looked at."""
+    src, mode = lru.lru_list(mm, zone, which), isolate_mode(sc)
     scanned = taken = 0
     while scanned < nr_to_scan and src:
         pg = src.last
@@ -324,6 +329,8 @@ def isolate_lru_pages(mm: Mm, nr_to_scan: int, src: PageList, dst: PageList, mod
         else:
             src.move(pg)
         scanned += 1
+    if mm.tracing:
+        mm.tracer.mm_vmscan_lru_isolate(mm, sc.order, nr_to_scan, scanned, taken, mode, which >= lru.LRU_FILE)
     return taken, scanned
 
 
@@ -356,7 +363,7 @@ def shrink_inactive_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, wh
         if mm.fatal_signal:
             return codes.SWAP_CLUSTER_MAX
     lru.spin_lock(mm, z)
-    taken, scanned = isolate_lru_pages(mm, nr_to_scan, lru.lru_list(mm, zone, which), pages, isolate_mode(sc))
+    taken, scanned = isolate_lru_pages(mm, nr_to_scan, zone, pages, sc, which)
     stat.mod_zone_state(mm, z, fields.NR_LRU_BASE + which, -taken)
     stat.mod_zone_state(mm, z, fields.NR_ISOLATED_ANON + file, taken)
     stat.mod_zone_state(mm, z, fields.NR_PAGES_SCANNED, scanned)
@@ -375,6 +382,8 @@ def shrink_inactive_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, wh
         waiting.congestion_wait(mm, mm.hz // 10)
     if not kswapd:
         waiting.wait_iff_congested(mm, z, mm.hz // 10)
+    if mm.tracing:
+        mm.tracer.mm_vmscan_lru_shrink_inactive(mm, zone, scanned, reclaimed, sc.priority, file)
     return reclaimed
 
 
@@ -426,7 +435,7 @@ def shrink_active_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, whic
     inactive = PageList.on_stack(mm, _STACK_INACTIVE)
     rotated = 0
     lru.spin_lock(mm, z)
-    taken, scanned = isolate_lru_pages(mm, nr_to_scan, lru.lru_list(mm, zone, which), hold, isolate_mode(sc))
+    taken, scanned = isolate_lru_pages(mm, nr_to_scan, zone, hold, sc, which)
     stat.mod_zone_state(mm, z, fields.NR_PAGES_SCANNED, scanned)
     word.add_u64(mm, z + fields.recent_scanned + 8 * file, taken)
     stat.count_zone(mm, fields.PGREFILL_NORMAL, zone, scanned)

@@ -18,6 +18,9 @@ from physmem cimport word
 cpdef int32_t fragmentation_index(Mm mm, uint64_t z, uint32_t order) except? -0x5BAD5BAD
 
 @cython.locals(low=int64_t, index=int32_t)
+cpdef int32_t __compaction_suitable(Mm mm, uint64_t z, uint32_t order, uint32_t alloc_flags, int32_t classzone_idx) except? -0x5BAD5BAD
+
+@cython.locals(suitable=int32_t)
 cpdef int32_t compaction_suitable(Mm mm, uint64_t z, uint32_t order, uint32_t alloc_flags, int32_t classzone_idx) except? -0x5BAD5BAD
 
 @cython.locals(high=int64_t)

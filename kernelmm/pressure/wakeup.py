@@ -35,10 +35,8 @@ def fragmentation_index(mm: Mm, z: u64, order: u32) -> s32:
     return 1000 - (1000 + per_block) // blocks
 
 
-def compaction_suitable(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_idx: s32) -> s32:
-    """``compaction_suitable``: COMPACT_PARTIAL if the block can be had without, COMPACT_SKIPPED if it would not
-    help (too few free pages to move pages to, or too few in pieces), COMPACT_CONTINUE if it should run.
-    """
+def __compaction_suitable(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_idx: s32) -> s32:
+    """``__compaction_suitable``: of what :func:`compaction_suitable` skips, one kind has a name of its own."""
     low: s64 = watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
     index: s32
     if watermark.zone_watermark_ok(mm, z, order, low, classzone_idx, alloc_flags):
@@ -47,8 +45,20 @@ def compaction_suitable(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_
         return codes.COMPACT_SKIPPED
     index = fragmentation_index(mm, z, order)
     if index >= 0 and index <= codes.EXTFRAG_THRESHOLD:
-        return codes.COMPACT_SKIPPED
+        return codes.COMPACT_NOT_SUITABLE_ZONE
     return codes.COMPACT_CONTINUE
+
+
+def compaction_suitable(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_idx: s32) -> s32:
+    """``compaction_suitable``: COMPACT_PARTIAL if the block can be had without, COMPACT_SKIPPED if it would not
+    help (too few free pages to move pages to, or too few in pieces), COMPACT_CONTINUE if it should run.
+    """
+    suitable: s32 = __compaction_suitable(mm, z, order, alloc_flags, classzone_idx)
+    if mm.tracing:
+        mm.tracer.mm_compaction_suitable(mm, z, order, suitable)
+    if suitable == codes.COMPACT_NOT_SUITABLE_ZONE:
+        return codes.COMPACT_SKIPPED
+    return suitable
 
 
 def zone_balanced(mm: Mm, z: u64, order: u32, balance_gap: u64, classzone_idx: s32) -> bool:
@@ -85,6 +95,8 @@ def wakeup_kswapd(mm: Mm, zone: u64, order: u32, classzone_idx: u32) -> None:
             mm.as_u32[(pgdat + mm.pgdat_classzone_idx) >> 2] = classzone_idx
     if list_head.list_empty(mm, head, head_at) or zone_balanced(mm, z, order, 0, 0):
         return
+    if mm.tracing:
+        mm.tracer.mm_vmscan_wakeup_kswapd(mm, mmzone.zone_nid(mm, z), mmzone.zone_idx(mm, zone, z), order)
     wait_lock(mm, pgdat)
     if list_head.first(mm, head_at) != list_head.last(mm, head_at):
         mm.unsupported("more than one task waiting on kswapd_wait")

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kmem tracepoints of Linux 4.0 (include/trace/events/kmem.h): events, and their ftrace text.
+"""The tracepoints of Linux 4.0's page allocator: events, and their ftrace text.
+
+Those of the kmem family (include/trace/events/kmem.h) are here, those of reclaim and compaction in
+:mod:`~kernelmm.study.trace_pressure`.
 
 While ``mm.tracing`` is on, the core calls the methods of ``mm.tracer`` where the kernel has its
 tracepoints, under the tracepoints' names.
@@ -14,6 +17,7 @@ from kernelmm import gfp
 from kernelmm.core import mmzone
 from kernelmm.core.mm import Mm
 from kernelmm.study.reporter import pointer
+from kernelmm.study.trace_pressure import FLAGS, FORMATS, PressureEvents
 from physmem import abi, address
 
 __all__ = ["Event", "Tracer"]
@@ -38,7 +42,7 @@ class Event(NamedTuple):
     """One hit of a tracepoint.
 
     :ivar name: of the tracepoint
-    :ivar page: ``struct page *``, 0 for an allocation that failed
+    :ivar page: ``struct page *``, 0 for an allocation that failed, and where the event is not about a page
     :ivar pfn: of the page, 0 for none
     :ivar fields: the other fields by name, in the order in which they are printed
     :ivar comm: name of the task
@@ -57,16 +61,19 @@ class Event(NamedTuple):
     @property
     def text(self) -> str:
         """Tracepoint and fields as the kernel prints them."""
+        if self.name in FORMATS:
+            return f"{self.name}: {FORMATS[self.name].format_map(self.fields)}"
         rest = " ".join(f"{name}={value}" for name, value in self.fields.items())
         return f"{self.name}: page={pointer(self.page)} pfn={self.pfn} {rest}"
 
     def __str__(self) -> str:
-        """A line of ftrace's ``trace`` file; interrupts are off, and nothing else is going on."""
+        """A line of ftrace's ``trace`` file; interrupts are off around events of pages, and nothing else goes on."""
         seconds, micros = divmod(self.time, 1_000_000)
-        return f"{self.comm:>16}-{self.pid:<5} [{self.cpu:03}] d... {seconds:5}.{micros:06}: {self.text}"
+        flags = FLAGS.get(self.name, "d...")
+        return f"{self.comm:>16}-{self.pid:<5} [{self.cpu:03}] {flags} {seconds:5}.{micros:06}: {self.text}"
 
 
-class Tracer:
+class Tracer(PressureEvents):
     """Collects events, or passes them on.
 
     The machine's clock is its jiffies, and those stand still: each event is dated one microsecond after

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from kernelmm import Debug, Machine, PageFault
+from kernelmm.core import mmzone
 from kernelmm.gfp import __GFP_MOVABLE, __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL
+from kernelmm.pressure import codes, compaction, contig
 from physmem.errors import UsageError
 from physmem.inspect.check import check
 
@@ -356,3 +358,38 @@ def test_both_engines_leave_the_same_bytes(options: dict[str, Any], project_envi
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
     assert len(seen) == 1
+
+
+def test_pages_taken_where_they_lie_are_mapped_again() -> None:
+    """map_pages of mm/compaction.c: split_free_page does not map what it takes, its callers do."""
+    with Machine.boot("64M", debug=Debug(debug_pagealloc=True)) as machine:
+        mm = machine.mm
+        start = next(
+            pfn for pfn in range(8192, 15000, 1024) if machine.page(machine.pfn_to_page(pfn))._mapcount == -128
+        )
+        page = machine.pfn_to_page(start)
+        assert frame_flags(machine, page) == HIDDEN
+        assert contig.alloc_contig_range(mm, start, start + 512, 2) == 0
+        assert {frame_flags(machine, page + 64 * i) for i in range(512)} == {MAPPED}
+        # What was taken too much has been freed again.
+        assert frame_flags(machine, page + 64 * 512) == HIDDEN
+        contig.free_contig_range(mm, start, 512)
+        assert {frame_flags(machine, page + 64 * i) for i in range(1024)} == {HIDDEN}
+
+
+def test_what_pages_move_to_is_mapped() -> None:
+    """map_pages of isolate_freepages: the free scanner's pages, before anything is copied there."""
+    with Machine.boot("64M", debug=Debug(debug_pagealloc=True)) as machine:
+        mm = machine.mm
+        zone = mmzone.node_data(mm, 0) + mm.pgdat_node_zones + mm.sizeof_zone
+        cc = compaction.CompactControl(mm, zone, -1, 0, codes.MIGRATE_SYNC, ignore_skip_hint=True)
+        mmzone.set_pageblock_migratetype(mm, cc.end_pfn - 512, 2)
+        taken = machine.alloc_page(GFP_KERNEL | __GFP_MOVABLE)
+        assert taken is not None
+        cc.migrate_pfn, cc.free_pfn, cc.nr_migratepages = cc.start_pfn, cc.end_pfn - 512, 32
+        compaction.isolate_freepages(cc)
+        pages = list(cc.freepages)
+        assert len(pages) >= 32
+        assert {frame_flags(machine, page) for page in pages} == {MAPPED}
+        compaction.release_freepages(cc)
+        assert {frame_flags(machine, page) for page in pages} == {HIDDEN}

@@ -282,7 +282,7 @@ def test_pages_of_owners_the_image_does_not_contain_stay(lab):
     source = lru.lru_list(lab.mm, zone, lru.LRU_INACTIVE_ANON)
     before = sorted(source)
     hold = PageList.on_stack(lab.mm, 30)
-    taken, _ = shrink.isolate_lru_pages(lab.mm, len(before), source, hold, 0)
+    taken, _ = shrink.isolate_lru_pages(lab.mm, len(before), zone, hold, control(), lru.LRU_INACTIVE_ANON)
     reclaimed, _ = shrink.shrink_page_list(lab.mm, hold, zone, control())
     assert before
     assert (taken, reclaimed) == (len(before), 0)
