@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from kernelmm.core.mm import Mm
 from kernelmm.debug import access
 from kernelmm.debug.aids import install
 from kernelmm.debug.atomic import AtomicSleep, NoAids
+from kernelmm.debug.lockdep import Lockdep
 from kernelmm.hardware import Hardware
 from kernelmm.page_view import PageView
 from kernelmm.study import script as page_script
@@ -408,8 +409,32 @@ class Machine(Hardware):
         if self.mm.aids is None:
             self.mm.aids = NoAids()
         self.mm.aids.atomic_sleep = AtomicSleep() if on else None
-        self.mm.alloc_aids = on
+        self._set_alloc_aids()
         self.mm.set_debugging()
+
+    def _set_alloc_aids(self) -> None:
+        self.mm.alloc_aids = self.mm.aids.atomic_sleep is not None or self.mm.aids.lockdep is not None
+        self.mm.set_debugging()
+
+    @property
+    def lockdep(self) -> bool:
+        """Whether locks held over an allocation, and taken in reclaim, are checked (:mod:`kernelmm.debug.lockdep`)."""
+        return self.mm.aids is not None and self.mm.aids.lockdep is not None
+
+    @lockdep.setter
+    def lockdep(self, on: bool) -> None:
+        if self.mm.aids is None:
+            self.mm.aids = NoAids()
+        self.mm.aids.lockdep = Lockdep(self.kernel, self.console) if on else None
+        self._set_alloc_aids()
+
+    def holding(self, name: str, read: bool = False, trylock: bool = False) -> AbstractContextManager[None]:
+        """Hold a lock for a while, as far as :attr:`lockdep` is concerned; ``name`` is its class."""
+        return self.mm.aids.lockdep.holding(self.mm, name, read, trylock) if self.lockdep else nullcontext()
+
+    def reclaiming(self, gfp: int) -> AbstractContextManager[None]:
+        """Be in reclaim for a while, for a request with ``gfp``, as far as :attr:`lockdep` is concerned."""
+        return self.mm.aids.lockdep.reclaiming(self.mm, gfp) if self.lockdep else nullcontext()
 
     def page_owner(self) -> str:
         """Who has allocated which page, as /sys/kernel/debug/page_owner says; per-cpu lists are drained, as there.

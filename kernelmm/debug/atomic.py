@@ -50,9 +50,12 @@ class NoAids:
 
     def __init__(self) -> None:
         self.atomic_sleep: AtomicSleep | None = None
+        self.lockdep: Any = None
 
     def alloc_begins(self, mm: Mm, gfp_mask: int) -> None:
         """An allocation begins."""
+        if self.lockdep is not None:
+            self.lockdep.trace_alloc(mm, gfp_mask)
         if self.atomic_sleep is not None:
             self.atomic_sleep.might_sleep_if(mm, gfp_mask)
 
