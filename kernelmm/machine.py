@@ -81,14 +81,17 @@ class Machine(Hardware):
         self.mm.comm, self.mm.pid = "init", 1
 
     @classmethod
-    def attach(cls, path: _Path, layout: _Path | None = None, symbols: _Path | None = None) -> Machine:
+    def attach(
+        cls, path: _Path, layout: _Path | None = None, symbols: _Path | None = None, vmlinux: _Path | None = None
+    ) -> Machine:
         """Go on where the machine in a memory image stopped; the image itself is never changed.
 
         :param layout: a ``layout.json``, for a kernel that is not known here
         :param symbols: a ``symbols.json``
+        :param vmlinux: the kernel's ``vmlinux``, in their place
         :raises PhysmemError: the image cannot be opened, understood or run; says why
         """
-        dump = open_dump(path, layout=layout, symbols=symbols)
+        dump = open_dump(path, layout=layout, symbols=symbols, vmlinux=vmlinux)
         try:
             return cls(dump)
         except BaseException:

@@ -34,18 +34,20 @@ class Source:
 
 
 @contextlib.contextmanager
-def opened(path: str, layout: str | None = None, symbols: str | None = None) -> Iterator[Source]:
+def opened(
+    path: str, layout: str | None = None, symbols: str | None = None, vmlinux: str | None = None
+) -> Iterator[Source]:
     """Open an image, and find out what there is to know; memory of an unknown kernel is an image too.
 
     :raises ImageError: the image cannot be read
     """
     page_offset, kernel = PAGE_OFFSET, None
     try:
-        dump = open_dump(path, layout=layout, symbols=symbols)
+        dump = open_dump(path, layout=layout, symbols=symbols, vmlinux=vmlinux)
     except ImageError:
         raise
     except PhysmemError:
-        if layout is not None or symbols is not None:
+        if layout is not None or symbols is not None or vmlinux is not None:
             raise
         image = open_image(path)
     else:

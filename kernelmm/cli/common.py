@@ -44,7 +44,7 @@ def attach(image: str, options: DumpOptions) -> Machine:
     """A machine over a memory image; the engine must have been chosen."""
     from kernelmm.machine import Machine  # imports hot rooms
 
-    return Machine.attach(image, options.layout, options.symbols)
+    return Machine.attach(image, options.layout, options.symbols, options.vmlinux)
 
 
 def save(machine: Machine, path: str, format_: str | None, compression: str | None) -> None:

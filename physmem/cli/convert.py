@@ -45,7 +45,7 @@ def command(
     from physmem.image.save import Target
 
     target = Target.of(output, format_, compression)
-    with opened(image, options.layout, options.symbols) as source:
+    with opened(image, options.layout, options.symbols, options.vmlinux) as source:
         total = source.image.ranges.total()
         with progress_bar("converting", total) as progress:
             lost = convert(source, target, progress)

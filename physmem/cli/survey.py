@@ -86,7 +86,7 @@ def command(
     known = {} if output is None else _known(output, resume, images)
     results = {each.path: known[each.path] for each in images if _is_done(known.get(each.path), each)}
     todo = [each for each in images if each.path not in results]
-    how = Options(_absolute(options.layout), _absolute(options.symbols), findings)
+    how = Options(_absolute(options.layout), _absolute(options.symbols), findings, _absolute(options.vmlinux))
     stream = locally(todo, how, workers, timeout) if scheduler is None else on_cluster(todo, how, scheduler)
     fresh = 0
     try:

@@ -25,11 +25,13 @@ class Options:
     :ivar layout: a ``layout.json`` for all of them, or None
     :ivar symbols: a ``symbols.json`` for all of them, or None
     :ivar max_findings: findings of each rule that are kept; more are counted
+    :ivar vmlinux: the kernel's ``vmlinux`` for all of them, or None
     """
 
     layout: str | None = None
     symbols: str | None = None
     max_findings: int = 100
+    vmlinux: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def look_at(found: Found, options: Options) -> Record:
     started = time.monotonic()
     errors = []
     try:
-        with open_dump(found.path, layout=options.layout, symbols=options.symbols) as dump:
+        with open_dump(found.path, layout=options.layout, symbols=options.symbols, vmlinux=options.vmlinux) as dump:
             record.format = dump.image.format
             record.release = dump.info.get("OSRELEASE")
             record.bytes = dump.memory.ranges.total()

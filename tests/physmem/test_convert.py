@@ -8,12 +8,14 @@ import lzma
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import cramjam
 import pytest
 from click.testing import CliRunner, Result
 
@@ -81,7 +83,19 @@ def test_from_every_format(makers: ModuleType, tmp_path: Path) -> None:
     for start in (1, 7):
         run = [pfn for pfn in pages if pfn == start or (start == 1 and pfn < 4)]
         (tmp_path / f"part{start}").write_bytes(b"".join(pages[pfn] for pfn in run))
-    sources = [tmp_path / "kdump", tmp_path / "flat", f"{tmp_path}/part1@1000,{tmp_path}/part7@0x7000"]
+    for number, split in enumerate([(0, 3), (3, 8)]):
+        (tmp_path / f"split{number}").write_bytes(makers.make_kdump(pages, 8, split=split))
+    avml = b""
+    for pfn, page in pages.items():
+        frames = bytes(cramjam.snappy.compress(page))
+        header = struct.pack("<4sIQQQ", b"AVML", 2, pfn << 12, (pfn << 12) + 4095, 0)
+        avml += header + frames + struct.pack("<Q", len(frames))
+    (tmp_path / "avml").write_bytes(avml)
+    sources = [
+        *(tmp_path / name for name in ("kdump", "flat", "avml")),
+        f"{tmp_path}/split1,{tmp_path}/split0",
+        f"{tmp_path}/part1@1000,{tmp_path}/part7@0x7000",
+    ]
     for source in sources:
         for name in ("o.kdump", "o.vmcore", "o.lime", "o.raw"):
             result = physmem("convert", source, "-o", tmp_path / name, "--json")

@@ -107,6 +107,19 @@ class Editor:
     def zone(self, name: str = "DMA32", node: int = 0) -> Zone:
         return next(z for z in populated_zones(self.dump) if (z.name, z.node) == (name, node))
 
+    def split_page_array(self, pfn: int, table: int) -> None:
+        """Map the 2 MiB of the page array around a page by small pages, whose table is to be at a physical address."""
+        entry = list(self.dump.steps(self.page(pfn)))[-1]
+        assert entry.shift == 21
+        value = self.ram.u64(entry.at)
+        for i in range(512):
+            self.ram.set_u64(table + 8 * i, (value & ~0x1FF080) + (i << 12))
+        self.ram.set_u64(entry.at, table | 0x67)
+
+    def pte(self, table: int, pfn: int) -> int:
+        """Physical address of the entry of such a table that maps a page's ``struct page``."""
+        return table + 8 * (self.page(pfn) >> 12 & 511)
+
     # -- lists -------------------------------------------------------------------------------------------------------
 
     def next(self, entry: int) -> int:

@@ -50,28 +50,14 @@ def kpage(dump):
     return np.concatenate([piece.flags for piece in pieces]), np.concatenate([piece.counts for piece in pieces])
 
 
-def split(editor, pfn, target):
-    """Map the 2 MiB of the page array around a page by a table of small pages, at a physical address."""
-    entry = list(editor.dump.steps(editor.page(pfn)))[-1]
-    assert entry.shift == 21
-    value = editor.ram.u64(entry.at)
-    for i in range(512):
-        editor.ram.set_u64(target + 8 * i, (value & ~0x1FF080) + (i << 12))
-    editor.ram.set_u64(entry.at, (target | 0x67))
-    return target
-
-
-def entry_of(editor, table, pfn, chunk):
-    return table + 8 * ((editor.page(pfn) >> 12 & 511) + chunk)
-
-
 def optimize(editor, pfn, kept):
     """Map the tails of a hugepage to the last page of its page array that is kept; gives the table."""
     own = editor.dump.virt_to_phys(editor.page(pfn))
-    table = split(editor, pfn, own + 7 * 4096)  # memory that is set free by it
-    shared = editor.ram.u64(entry_of(editor, table, pfn, kept - 1))
+    table = own + 7 * 4096  # memory that is set free by it
+    editor.split_page_array(pfn, table)
+    shared = editor.ram.u64(editor.pte(table, pfn + (kept - 1) * PER_CHUNK))
     for chunk in range(kept, CHUNKS):
-        editor.ram.set_u64(entry_of(editor, table, pfn, chunk), shared & ~2)
+        editor.ram.set_u64(editor.pte(table, pfn + chunk * PER_CHUNK), shared & ~2)
     return table
 
 
@@ -95,7 +81,9 @@ def test_tails_that_are_mapped_elsewhere_are_corrupt(editor, heads):
     table = optimize(editor, heads[0], 1)
     other = next(pfn for pfn in heads if pfn >> 15 == heads[0] >> 15 and pfn != heads[0])
     # To the tails of another hugepage: this kernel has none that serve all.
-    editor.ram.set_u64(entry_of(editor, table, heads[0], 5), editor.ram.u64(entry_of(editor, table, other, 1)))
+    editor.ram.set_u64(
+        editor.pte(table, heads[0] + 5 * PER_CHUNK), editor.ram.u64(editor.pte(table, other + PER_CHUNK))
+    )
     with pytest.raises(CorruptionError, match=f"page_array: the pages from pfn {heads[0] + 5 * 64} and"):
         PageArray(editor.dump)
     assert "page_array" in check(editor.dump).counts
@@ -106,7 +94,7 @@ def test_pages_that_are_no_hugepage_do_not_share(editor, heads, plain):
     huge = np.uint64(KPF.HUGE)
     start = heads[0] & -(1 << 15)
     small = next(pfn for pfn in range(start, start + (1 << 15), 512) if not (plain[0][pfn : pfn + 512] & huge).any())
-    editor.ram.set_u64(entry_of(editor, table, small, 3), editor.ram.u64(entry_of(editor, table, small, 0)))
+    editor.ram.set_u64(editor.pte(table, small + 3 * PER_CHUNK), editor.ram.u64(editor.pte(table, small)))
     with pytest.raises(CorruptionError, match="share memory"):
         PageArray(editor.dump)
 

@@ -100,6 +100,18 @@ def test_a_free_block_where_there_is_no_memory(editor):
     assert found(editor) == {"block_ram"}
 
 
+def test_a_free_block_that_reaches_into_a_hole(editor):
+    _, pfn, order = first_block(editor, 8)
+    assert pfn % 64 == 0
+    behind = pfn + 64  # one page of the page array further on
+    table = editor.dump.virt_to_phys(editor.page(behind))  # memory that is needed no more
+    editor.split_page_array(pfn, table)
+    editor.ram.set_u64(editor.pte(table, behind), 0)
+    report = check(editor.dump)
+    assert [(each.rule, each.pfn) for each in report.findings] == [("block_hole", pfn)]
+    assert report.findings[0].detail == f"order {order}: from pfn {behind} on there is no struct page"
+
+
 def test_a_block_on_a_per_cpu_list_counts_all_its_pages(editor):
     zone = editor.zone()
     pageset = next(each for each in pagesets(editor.dump, zone) if each.count)
