@@ -38,7 +38,7 @@ _SYMBOLS = """
 """
 
 
-@click.command(epilog=example("physmem layout A.vmcore.xz -o layout.json", "physmem layout vmlinux -o layout.json"))
+@click.command(epilog=example("physmem layout A.vmcore.xz -o layout.json"))
 @click.argument("image", type=click.Path())
 @click.option("-o", "--output", metavar="FILE", type=click.Path(), help="Where to write it; default: standard output.")
 @dump_options
