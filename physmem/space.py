@@ -19,6 +19,8 @@ section's place, and ``mem_map`` is out of reach, so that the arithmetic for lin
 
 from __future__ import annotations
 
+from array import array
+
 from physmem.ctype import s8_view, s32_view, s64_view, u8_view, u32, u32_view, u64, u64_view
 from physmem.errors import AddressError, CorruptionError
 from physmem.ram import Ram
@@ -114,11 +116,14 @@ class AddressSpace:
         self.memmap_shift = memmap_shift
         self.memmap_mask = (1 << memmap_shift) - 1
         self.sectioned = sections is not None
+        # A view that is never set is a wild pointer to the compiled engine.
+        self.sections = memoryview(array("Q"))
+        self.section_cover = memoryview(array("I"))
         if sections is not None and section_cover is not None:
             self.mem_map = UNMAPPED
             self.sections = sections
-            self.nr_sections = len(sections)
             self.section_cover = section_cover
+        self.nr_sections = len(self.sections)
         self.section_shift = section_shift
         self.section_bytes = 64 << section_shift
         self.sections_pgshift = sections_pgshift
