@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from kernelmm import gfp
 from kernelmm.attach import come_alive, numbers, task_stack
-from kernelmm.bringup import pagesets, tables, zonelists
+from kernelmm.bringup import host, pagesets, tables, zonelists
+from kernelmm.bringup.cmdline import parse_early_param
 from kernelmm.bringup.deferred import DeferredRam
 from kernelmm.bringup.kernel import N_CPU, N_MEMORY, N_ONLINE, N_POSSIBLE, Kernel, Zone
 from kernelmm.bringup.linker import LOW_START, PHYSICAL_START, LinkMap, link, linux_banner, load
@@ -70,7 +71,9 @@ class BootConfig:
     :ivar fail_page_alloc: allocations to fail from boot on (``fail_page_alloc=interval,probability,space,times``)
     :ivar debug: debugging aids of the page allocator
     :ivar gbpages: the CPU has pages of 1 GiB
+    :ivar hashdist: spread large hash tables over the nodes (``hashdist=``); told to the kernel, which has none here
     :ivar deferred: write a page's ``struct page`` when its block is first used, not at boot
+    :ivar cmdline: the kernel's command line, which overrides the above (:mod:`kernelmm.bringup.cmdline`)
     """
 
     memory: MemoryMap
@@ -85,7 +88,9 @@ class BootConfig:
     fail_page_alloc: str = ""
     debug: Debug = NO_DEBUG
     gbpages: bool = True
+    hashdist: int = 1
     deferred: bool = True
+    cmdline: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,14 @@ def boot(config: BootConfig) -> Booted:
 
     :raises UsageError: there cannot be such a machine, or it has too little memory to boot
     """
+    config, unknown = parse_early_param(config, config.cmdline)
     config = replace(config, kernel=config.debug.build(config.kernel))
     _check(config)
     if config.mem:
         config = replace(config, memory=config.memory.limited(config.mem), mem=0)
     _check_nodes(config)
     frames = whole_frames(config.memory)
+    host.check(frames.total(), config.deferred)
     image = link(config.kernel, _load_address(frames, config.kernel))
     ram = (DeferredRam if config.deferred else Ram)(frames.end, frames)
     kernel = Kernel(ram, image.layout, image.symbols)
@@ -120,10 +127,14 @@ def boot(config: BootConfig) -> Booted:
     tables.setup_kernel_mapping(kernel, image.start, image.end)
     memblock = Memblock()
     printk(kernel, linux_banner(image.release))
+    if config.cmdline:
+        printk(kernel, f"Command line: {config.cmdline}")
     for region in config.memory.regions:
         printk(kernel, f"BIOS-e820: {region}")
     setup_arch(kernel, memblock, config, image)
     dump = start_kernel(kernel, memblock, config, image)
+    if unknown:
+        printk(kernel, f"Unknown kernel command line parameters {' '.join(unknown)!r}, passed to user space.")
     return Booted(kernel, kernel.mm, dump)
 
 
@@ -243,6 +254,8 @@ def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig, image: 
     grouping = "off" if kernel.var("page_group_by_mobility_disabled") else "on"
     built = f"Built {len(kernel.nodes())} zonelists in {order} order, mobility grouping {grouping}"
     printk(kernel, f"{built}.  Total pages: {kernel.var('vm_total_pages')}")
+    if kernel.numa:
+        kernel.set_var("hashdist", config.hashdist)
     memblock.store(kernel)
     dump = start_mm(kernel, config.cpus, image.release)
     install(kernel)

@@ -229,6 +229,27 @@ class MemoryMap:
         n = len(populated)
         return MemoryMap(tuple(kept), tuple(populated), tuple(row[:n] for row in self.distances[:n]))
 
+    def marked(self, start: int, end: int, kind: Kind) -> MemoryMap:
+        """The same map, in which physical [start, end) is of this kind, whatever it was (the kernel's ``memmap=``).
+
+        RAM where there was none belongs to the last node that begins below it.
+
+        :raises UsageError: there cannot be such a machine
+        """
+        if not 0 <= start < end:
+            raise UsageError(f"a range of no bytes at {start:#x}")
+        regions = [Region(start, end, kind)]
+        for region in self.regions:
+            around = Ranges([(region.start, region.end)]) - Ranges([(start, end)])
+            regions += [Region(low, high, region.kind) for low, high in around]
+        nodes = list(self.nodes)
+        if kind is Kind.RAM:
+            begins = [min(low for low, _ in node) for node in nodes]
+            owner = max((nid for nid, at in enumerate(begins) if at <= start), key=begins.__getitem__, default=0)
+            others = Ranges(part for nid, node in enumerate(nodes) if nid != owner for part in node)
+            nodes[owner] |= Ranges([(start, end)]) - others
+        return MemoryMap.of(regions, nodes, self.distances)
+
     def with_distances(self, told: Mapping[tuple[int, int], int]) -> MemoryMap:
         """The same map with some distances (from node, to node) changed.
 

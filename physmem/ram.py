@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["MAX_SIZE", "PAGE_SIZE", "Ram"]
 
 PAGE_SIZE = 4096
-#: MAX_PHYSMEM_BITS is 46 on x86-64 with 4-level paging; a Ram is one mapping of the host, so 16 TiB is the limit here.
-MAX_SIZE = 1 << 44
+#: MAX_PHYSMEM_BITS of x86-64 with 4-level page tables is 46.  A Ram is one mapping of a process, which has 47 bits.
+MAX_SIZE = 1 << 46
 
 _MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
@@ -110,7 +110,12 @@ class Ram:
         """Memory that is zeros because nobody has touched it, as far as the host tells; without touching it."""
         if not self._anonymous:
             return Ranges()
-        return untouched(np.frombuffer(self.as_u8, np.uint8).ctypes.data, self.size)
+        base = np.frombuffer(self.as_u8, np.uint8).ctypes.data
+        # Only what is present: asking costs as much as there is to ask about, and a hole may have terabytes.
+        found: list[tuple[int, int]] = []
+        for start, end in self.ranges:
+            found += ((start + low, start + high) for low, high in untouched(base + start, end - start))
+        return Ranges(found)
 
     # -- whole bytes ---------------------------------------------------------
 

@@ -106,48 +106,19 @@ ELSEWHERE = {
     "is_free_buddy_page": "kernelmm.core.page.buddy",
 }
 
-_BRINGUP = "bringing a machine of one's own up"
-_SYSCTL = "a sysctl's file in /proc; the value itself is in memory and can be set there"
-
 #: Why a function that is found nowhere is not there.
 NOT_MODELLED = {
-    **dict.fromkeys(
-        words(
-            "nr_free_zone_pages nr_free_buffer_pages nr_free_pagecache_pages zoneref_set_zone build_zonelists_node "
-            "find_next_best_node build_zonelists_in_node_order build_thisnode_zonelists build_zonelists_in_zone_order "
-            "default_zonelist_order set_zonelist_order build_zonelists build_zonelist_cache local_memory_node "
-            "__build_all_zonelists build_all_zonelists_init build_all_zonelists wait_table_hash_nr_entries "
-            "wait_table_bits pageblock_is_reserved setup_zone_migrate_reserve memmap_init_zone zone_init_free_lists "
-            "zone_batchsize pageset_update pageset_set_batch pageset_init setup_pageset pageset_set_high "
-            "pageset_set_high_and_batch zone_pageset_init setup_zone_pageset setup_per_cpu_pageset "
-            "zone_wait_table_init zone_pcp_init init_currently_empty_zone __early_pfn_to_nid early_pfn_to_nid "
-            "early_pfn_in_nid free_bootmem_with_active_regions sparse_memory_present_with_active_regions "
-            "get_pfn_range_for_nid find_usable_zone_for_movable adjust_zone_range_for_zone_movable "
-            "zone_spanned_pages_in_node __absent_pages_in_range absent_pages_in_range zone_absent_pages_in_node "
-            "calculate_node_totalpages usemap_size setup_usemap set_pageblock_order calc_memmap_size "
-            "free_area_init_core alloc_node_mem_map free_area_init_node setup_nr_node_ids node_map_pfn_alignment "
-            "find_min_pfn_for_node find_min_pfn_with_active_regions early_calculate_totalpages "
-            "find_zone_movable_pfns_for_nodes check_for_memory free_area_init_nodes __free_pages_bootmem "
-            "init_cma_reserved_pageblock adjust_managed_page_count free_reserved_area set_dma_reserve free_area_init "
-            "page_alloc_init calculate_totalreserve_pages setup_per_zone_lowmem_reserve __setup_per_zone_wmarks "
-            "setup_per_zone_wmarks calculate_zone_inactive_ratio setup_per_zone_inactive_ratio init_per_zone_wmark_min"
-        ),
-        _BRINGUP,
-    ),
-    **dict.fromkeys(
-        words(
-            "__parse_numa_zonelist_order setup_numa_zonelist_order cmdline_parse_core cmdline_parse_kernelcore "
-            "cmdline_parse_movablecore set_hashdist"
-        ),
-        "a boot parameter",
-    ),
-    **dict.fromkeys(
-        words(
-            "numa_zonelist_order_handler sysctl_min_unmapped_ratio_sysctl_handler sysctl_min_slab_ratio_sysctl_handler "
-            "lowmem_reserve_ratio_sysctl_handler percpu_pagelist_fraction_sysctl_handler"
-        ),
-        _SYSCTL,
-    ),
+    "local_memory_node": "for machines with nodes that have CPUs and no memory (CONFIG_HAVE_MEMORYLESS_NODES): "
+    "never on x86-64 of this version",
+    "free_bootmem_with_active_regions": "for architectures that boot with a bitmap (bootmem); x86-64 frees what "
+    "memblock has (`free_all_bootmem`)",
+    "set_pageblock_order": "for architectures whose huge pages vary in size (CONFIG_HUGETLB_PAGE_SIZE_VARIABLE); "
+    "a pageblock of x86-64 always has order 9",
+    "node_map_pfn_alignment": "for kernels whose page flags have no room for the node (NODE_NOT_IN_PAGE_FLAGS); "
+    "those of all memory models here have",
+    "free_reserved_area": "frees what is for boot only (init sections, initrd); our kernel has neither",
+    "free_area_init": "for architectures that know neither nodes nor holes; x86-64 calls `free_area_init_nodes`",
+    "page_alloc_init": "registers `page_alloc_cpu_notify` with the CPU notifiers; here `cpu_down` calls it itself",
     "free_highmem_page": "there is no high memory on 64 bits",
     "alloc_large_system_hash": "hash tables of other subsystems",
 }
@@ -195,6 +166,8 @@ def document() -> str:
         place = where(name, found)
         if place is None and name not in NOT_MODELLED:
             raise SystemExit(f"{name}: not found, and no reason is given")
+        if place is not None and name in NOT_MODELLED:
+            raise SystemExit(f"{name}: it is {place}, and a reason is given why it is not")
         if place is not None and place not in known:
             raise SystemExit(f"{name}: there is no {place}")
         works += place is not None

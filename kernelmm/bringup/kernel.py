@@ -281,9 +281,10 @@ class Kernel:
         per_chunk = (1 << shift) // sizeof_page
         first = start_pfn // per_chunk
         table = table[first:]
-        breaks = np.flatnonzero(np.diff(table) != np.uint64(1 << shift)) + 1
+        there = table != np.uint64(UNMAPPED)
+        breaks = np.flatnonzero((np.diff(table) != np.uint64(1 << shift)) & (there[1:] | there[:-1])) + 1
         for i, j in pairwise([0, *breaks.tolist(), len(table)]):
-            if table[i] != np.uint64(UNMAPPED):
+            if there[i]:
                 begin = (first + i) * per_chunk
                 pfn = max(start_pfn, begin)
                 yield pfn, min(end_pfn, (first + j) * per_chunk), int(table[i]) + (pfn - begin) * sizeof_page

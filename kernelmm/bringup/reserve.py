@@ -7,6 +7,8 @@ watermark has pages for, but two at most.  A pageblock with a reserved page in i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +16,7 @@ from kernelmm.bringup.kernel import Kernel, Zone
 from kernelmm.bringup.rounding import div_round_up, round_up
 from kernelmm.core import mmzone, mobility
 from physmem import abi, address
+from physmem.ranges import Ranges
 
 __all__ = ["setup_zone_migrate_reserve"]
 
@@ -36,8 +39,8 @@ def setup_zone_migrate_reserve(kernel: Kernel, zone: Zone) -> None:
     kernel.set(at, "zone.nr_migrate_reserve_block", reserve)
     start = kernel.get(at, "zone.zone_start_pfn")
     end = start + kernel.get(at, "zone.spanned_pages")
-    for pfn in range(round_up(start, abi.PAGEBLOCK_NR_PAGES), end, abi.PAGEBLOCK_NR_PAGES):
-        if not address.pfn_has_page(mm, pfn) or _nid(kernel, pfn) != zone.nid:
+    for pfn in _pageblocks(kernel, start, end):
+        if _nid(kernel, pfn) != zone.nid:
             continue
         kind = mmzone.pageblock_migratetype(mm, pfn)
         if reserve > 0:
@@ -57,6 +60,12 @@ def setup_zone_migrate_reserve(kernel: Kernel, zone: Zone) -> None:
         if kind == abi.MIGRATE_RESERVE:
             mmzone.set_pageblock_migratetype(mm, pfn, abi.MIGRATE_MOVABLE)
             mobility.move_freepages_block(mm, at, pfn, abi.MIGRATE_MOVABLE)
+
+
+def _pageblocks(kernel: Kernel, start_pfn: int, end_pfn: int) -> Iterator[int]:
+    """The first pages of the pageblocks from a pfn on, where they have a ``struct page``; holes cost nothing."""
+    for low, high in Ranges((low, high) for low, high, _ in kernel.page_runs(start_pfn, end_pfn)):
+        yield from range(round_up(low, abi.PAGEBLOCK_NR_PAGES), high, abi.PAGEBLOCK_NR_PAGES)
 
 
 def _pageblock_is_reserved(kernel: Kernel, start_pfn: int, end_pfn: int) -> bool:

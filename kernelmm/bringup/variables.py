@@ -193,6 +193,7 @@ VARIABLES = (
     # how often failed allocations are reported: a ratelimit_state, of 5 seconds and 10 messages
     Variable("nopage_rs", "int", 8, only="smp"),
     Variable("nopage_rs", "int", 6, only="up"),
+    Variable("hashdist", "int", initial=[1], only="numa"),
     # debugging aids (mm/debug-pagealloc.c, mm/page_owner.c); at the end, for few kernels have them
     Variable("_debug_pagealloc_enabled", "u8", only="page_ext"),
     Variable("_debug_guardpage_enabled", "u8", only="page_ext"),

@@ -27,6 +27,7 @@ KERNELS = {"numa": NUMA, "smp": SMP, "up": UP}
         "kernelmm boot --mem 4G -o m.kdump --compression zstd",
         "kernelmm boot --mem 1T",
         "kernelmm boot --mem 512M --model flatmem -o flat.vmcore",
+        'kernelmm boot --mem 1G --nodes 2 --cmdline "mem=768M movablecore=25% numa_zonelist_order=zone"',
     )
 )
 @click.option("--mem", metavar="SIZE", help="How much memory: 256M, 1T.  [default: 256M]")
@@ -42,6 +43,7 @@ KERNELS = {"numa": NUMA, "smp": SMP, "up": UP}
 @click.option(
     "--model", type=click.Choice(MODELS), default=MODELS[0], show_default=True, help="The kernel's memory model."
 )
+@click.option("--cmdline", metavar="TEXT", default="", help="The kernel's command line; overrides the options.")
 @click.option("--limit", metavar="SIZE", help="Use no memory above this address (the kernel's mem=).")
 @click.option("--reserve", "reserved", multiple=True, metavar="SIZE@START", help="Leave a range of memory alone.")
 @click.option("--kernelcore", metavar="SIZE", help="Memory for the kernel; the rest is ZONE_MOVABLE.")
