@@ -193,7 +193,6 @@ VARIABLES = (
     # how often failed allocations are reported: a ratelimit_state, of 5 seconds and 10 messages
     Variable("nopage_rs", "int", 8, only="smp"),
     Variable("nopage_rs", "int", 6, only="up"),
-    Variable("hashdist", "int", initial=[1], only="numa"),
     # debugging aids (mm/debug-pagealloc.c, mm/page_owner.c); at the end, for few kernels have them
     Variable("_debug_pagealloc_enabled", "u8", only="page_ext"),
     Variable("_debug_guardpage_enabled", "u8", only="page_ext"),
@@ -206,6 +205,8 @@ VARIABLES = (
     # the functions that called the allocator, and where they are said to be (kernelmm.debug.callers)
     Variable("caller_symbols_len", "unsigned int", only="page_ext"),
     Variable("caller_symbols", "char", CALLER_SYMBOLS, align=PAGE_SIZE, only="page_ext"),
+    # whether large hash tables are spread over the nodes
+    Variable("hashdist", "int", initial=[1], only="numa"),
 )
 
 

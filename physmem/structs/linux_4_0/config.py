@@ -139,8 +139,10 @@ def _debug(c: Config) -> Config:
 CONFIGS = {
     "numa": NUMA,
     "up": UP,
+    "smp": SMP,
     "numa-sparsemem": NUMA.with_model("sparsemem"),
     "up-sparsemem": UP.with_model("sparsemem"),
+    "smp-sparsemem": SMP.with_model("sparsemem"),
     "smp-flatmem": SMP.with_model("flatmem"),
     "up-flatmem": UP.with_model("flatmem"),
     "numa-debug": _debug(NUMA),

@@ -155,7 +155,7 @@ def test_pages_of_the_direct_map(tmp_path: Path, option: str, size: int) -> None
     assert json.loads(done.stdout)["page_size"] == size
 
 
-@pytest.mark.parametrize(("build", "numa", "smp"), [("numa", True, True), ("up", False, False)])
+@pytest.mark.parametrize(("build", "numa", "smp"), [("numa", True, True), ("smp", False, True), ("up", False, False)])
 def test_builds_of_the_kernel(tmp_path: Path, build: str, numa: bool, smp: bool) -> None:
     boot("--mem", "32M", "--kernel", build, "-o", tmp_path / "m.vmcore")
     with open_dump(tmp_path / "m.vmcore") as dump:
