@@ -14,9 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from physmem.ram import Ram
 from physmem.space import AddressSpace
+
+# A loaded machine is slow; whether it is says nothing of the code.
+settings.register_profile("physmem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("physmem")
 
 ROOT = Path(__file__).parents[1]
 ORACLE = Path(__file__).parent / "data" / "oracle"

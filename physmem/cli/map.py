@@ -42,7 +42,10 @@ def command(image: str, output: str | None, options: DumpOptions, as_json: bool)
         _write(chart, output, suffix)
     if as_json:
         echo_json(_json(chart))
-    elif output is None:
+    elif output is not None:
+        pages = 1 << chart.shift
+        click.echo(f"{output}: {chart.counts.sum()} page frames, a cell is {pages} page{'s' if pages > 1 else ''}")
+    else:
         screen = console()
         for line in terminal.draw(chart, screen.width):
             screen.print(line, soft_wrap=True)

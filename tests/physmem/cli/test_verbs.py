@@ -53,8 +53,8 @@ def test_help_has_an_example_that_works(verb, run, tmp_path):
     assert examples
     for line in examples:
         _, *args = shlex.split(line)
-        if "-o" in args:
-            args[args.index("-o") + 1] = str(tmp_path / args[args.index("-o") + 1])
+        for option in {"-o", "--kpageflags", "--kpagecount"} & set(args):
+            args[args.index(option) + 1] = str(tmp_path / args[args.index(option) + 1])
         # Linux 4.0 says nothing of where it has its tree of addresses.
         result = run(*args, case="../vmcores/deb612-256m" if verb == "iomem" else "n128_s1")
         assert result.exit_code == (1 if verb == "diff" else 0), result.output
