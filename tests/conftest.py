@@ -16,12 +16,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from physmem import engine
 from physmem.ram import Ram
 from physmem.space import AddressSpace
 
 # A loaded machine is slow; whether it is says nothing of the code.
 settings.register_profile("physmem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("physmem")
+
+# Without a compiled engine every program says so once: here it is known, and is no part of what is tested.
+if engine.why_interpreted() is not None:
+    os.environ.setdefault("PHYSMEM_ENGINE", "interpreted")
 
 ROOT = Path(__file__).parents[1]
 ORACLE = Path(__file__).parent / "data" / "oracle"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,7 +34,8 @@ def engine_option(command: F) -> F:
     def wrapper(*args: Any, chosen: str | None, **kwargs: Any) -> Any:
         if chosen is not None:
             engine.select(chosen)
-        elif engine.current() == "interpreted" and (reason := engine.why_interpreted()):
+        elif not os.environ.get("PHYSMEM_ENGINE") and (reason := engine.why_interpreted()):
+            # Who asked for an engine need not be told.
             click.echo(f"kernelmm: the interpreted engine runs: {reason}", err=True)
         return command(*args, **kwargs)
 
