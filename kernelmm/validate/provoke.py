@@ -221,7 +221,9 @@ def reserved(m: Machine) -> int:
 
 def between(m: Machine) -> int:
     """A frame that has a struct page, but is in no zone."""
-    # The page array is mapped in pieces that describe more memory than there is.
+    # The page array is mapped in pieces that describe more memory than there is, unless that fills the last of them.
+    if not address.pfn_has_page(m.mm, m.dump.max_pfn):
+        raise UsageError("the machine's page array ends with its memory")
     return m.mm.page_offset + (m.dump.max_pfn << abi.PAGE_SHIFT)
 
 
