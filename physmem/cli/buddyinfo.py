@@ -5,15 +5,7 @@ from __future__ import annotations
 
 import click
 
-from physmem.cli.common import (
-    DumpOptions,
-    dump_options,
-    echo_json,
-    example,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import DumpOptions, TableOptions, dump_options, example, table_options
 
 __all__ = ["command"]
 
@@ -21,19 +13,17 @@ __all__ = ["command"]
 @click.command(epilog=example("physmem buddyinfo A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> None:
     """Print what /proc/buddyinfo would: free blocks of each order in each zone of IMAGE."""
     from physmem.inspect.buddyinfo import buddyinfo
     from physmem.inspect.zones import populated_zones
 
     with options.open(image) as dump:
         zones = list(populated_zones(dump))
-        if parquet is not None:
-            rows = [(zone.node, zone.name, order, n) for zone in zones for order, n in enumerate(zone.nr_free)]
-            write_parquet(parquet, ("node", "zone", "order", "free_blocks"), rows)
-        elif as_json:
-            echo_json([{"node": zone.node, "zone": zone.name, "free": zone.nr_free} for zone in zones])
-        else:
-            click.echo(buddyinfo(zones), nl=False)
+    table.give(
+        ("node", "zone", "order", "free_blocks"),
+        rows=lambda: ((zone.node, zone.name, order, n) for zone in zones for order, n in enumerate(zone.nr_free)),
+        as_json=lambda: [{"node": zone.node, "zone": zone.name, "free": zone.nr_free} for zone in zones],
+        text=lambda: buddyinfo(zones),
+    )

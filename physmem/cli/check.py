@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    FOUND,
-    DumpOptions,
-    dump_options,
-    echo_json,
-    echo_table,
-    example,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import FOUND, DumpOptions, TableOptions, dump_options, echo_table, example, table_options
 
 if TYPE_CHECKING:
     from physmem.inspect.check import Report
@@ -39,9 +29,8 @@ def _print_rules(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     "--rules", is_flag=True, is_eager=True, expose_value=False, callback=_print_rules, help="List the rules, and exit."
 )
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> int:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> int:
     """Look for everything wrong with the page array, zones and free lists of IMAGE.
 
     Each finding has the page's PFN, if it is about a page, and the rule that is broken; the exit status is 1 if
@@ -51,13 +40,13 @@ def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool
 
     with options.open(image) as dump:
         report = check(dump)
-        if parquet is not None:
-            write_parquet(parquet, ("rule", "pfn", "detail"), [(f.rule, f.pfn, f.detail) for f in report.findings])
-        elif as_json:
-            echo_json(_json(report))
-        else:
-            _text(report)
-        return 0 if report.clean else FOUND
+    table.give(
+        ("rule", "pfn", "detail"),
+        rows=lambda: ((f.rule, f.pfn, f.detail) for f in report.findings),
+        as_json=lambda: _json(report),
+        text=lambda: _text(report),
+    )
+    return 0 if report.clean else FOUND
 
 
 def _json(report: Report) -> dict[str, object]:

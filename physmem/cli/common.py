@@ -43,6 +43,7 @@ __all__ = [
     "FOUND",
     "DumpOptions",
     "Program",
+    "TableOptions",
     "console",
     "dump_options",
     "echo_json",
@@ -50,11 +51,11 @@ __all__ = [
     "example",
     "hex64",
     "json_option",
-    "parquet_option",
     "progress_bar",
     "read_parquet",
     "require_parquet",
     "signed64",
+    "table_options",
     "target_options",
     "warn",
     "write_parquet",
@@ -213,10 +214,49 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 
 
-def parquet_option(command: F) -> F:
-    """Give a command ``--parquet``, which reaches it as ``parquet``: the file's name, or None."""
+@dataclass(frozen=True)
+class TableOptions:
+    """In which form a verb gives its table, as the common options of the command line say it.
+
+    :ivar parquet: the Parquet file to write, or None
+    :ivar as_json: print JSON
+    """
+
+    parquet: str | None = None
+    as_json: bool = False
+
+    def give(
+        self,
+        columns: Sequence[str],
+        rows: Callable[[], Iterable[Sequence[object]]],
+        text: Callable[[], str | None],
+        as_json: Callable[[], object] | None = None,
+    ) -> None:
+        """Write or print the table, in the one form that is asked for.
+
+        :param columns: of the Parquet file, and of the objects in JSON if ``as_json`` is not given
+        :param text: gives what to print otherwise; or prints it itself, and gives None
+        :raises PhysmemError: what :func:`write_parquet` does
+        """
+        if self.parquet is not None:
+            write_parquet(self.parquet, columns, rows())
+        elif self.as_json:
+            echo_json(as_json() if as_json else [dict(zip(columns, row, strict=True)) for row in rows()])
+        else:
+            click.echo(text() or "", nl=False)
+
+
+def table_options(command: F) -> F:
+    """Give a command ``--json`` and ``--parquet``, which reach it as ``table``: TableOptions."""
     text = "Write the table to FILE as Parquet, instead of printing it (extra: parquet)."
-    return click.option("--parquet", metavar="FILE", type=click.Path(), help=text)(command)
+
+    @click.option("--parquet", metavar="FILE", type=click.Path(), help=text)
+    @json_option
+    @functools.wraps(command)
+    def wrapper(*args: Any, parquet: str | None, as_json: bool, **kwargs: Any) -> Any:
+        return command(*args, table=TableOptions(parquet, as_json), **kwargs)
+
+    return wrapper  # type: ignore[return-value]
 
 
 def write_parquet(

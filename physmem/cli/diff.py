@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    FOUND,
-    DumpOptions,
-    dump_options,
-    echo_json,
-    echo_table,
-    example,
-    hex64,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import FOUND, DumpOptions, TableOptions, dump_options, echo_table, example, hex64, table_options
 
 if TYPE_CHECKING:
     from physmem.inspect.diff import Difference, FieldChange
@@ -37,9 +26,8 @@ _BITS = ("lock", "flags")
 @click.argument("b", type=click.Path())
 @click.option("--pages", "list_pages", is_flag=True, help="List every page, and every link of a list, that changed.")
 @dump_options
-@parquet_option
-@json_option
-def command(a: str, b: str, list_pages: bool, options: DumpOptions, parquet: str | None, as_json: bool) -> int:
+@table_options
+def command(a: str, b: str, list_pages: bool, options: DumpOptions, table: TableOptions) -> int:
     """Say what changed from A to B, two images of one running kernel: zone by zone and page by page.
 
     Everything that the page allocator keeps is compared, byte by byte; the exit status is 1 if anything changed.
@@ -49,14 +37,13 @@ def command(a: str, b: str, list_pages: bool, options: DumpOptions, parquet: str
 
     with options.open(a) as before, options.open(b) as after:
         found = diff(before, after)
-        if parquet is not None:
-            rows = [(page.pfn, page.old.value, page.new.value) for page in found.pages.listed]
-            write_parquet(parquet, ("pfn", "old", "new"), rows)
-        elif as_json:
-            echo_json(_json(found))
-        else:
-            _text(found, list_pages)
-        return FOUND if found else 0
+    table.give(
+        ("pfn", "old", "new"),
+        rows=lambda: ((page.pfn, page.old.value, page.new.value) for page in found.pages.listed),
+        as_json=lambda: _json(found),
+        text=lambda: _text(found, list_pages),
+    )
+    return FOUND if found else 0
 
 
 def _json(found: Difference) -> dict[str, object]:

@@ -5,15 +5,7 @@ from __future__ import annotations
 
 import click
 
-from physmem.cli.common import (
-    DumpOptions,
-    dump_options,
-    echo_json,
-    example,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import DumpOptions, TableOptions, dump_options, example, table_options
 
 __all__ = ["command"]
 
@@ -23,9 +15,8 @@ _COLUMNS = ("node", "zone", "order", "free_blocks", "unusable_index", "extfrag_i
 @click.command(epilog=example("physmem fragmentation A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> None:
     """Print both indexes of fragmentation of each zone of IMAGE, by order, as /sys/kernel/debug/extfrag has them.
 
     unusable_index: which part of the free memory is in blocks that are too small (0 to 1).  extfrag_index: why an
@@ -48,9 +39,8 @@ def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool
         for zone in zones
         for order, blocks in enumerate(zone.nr_free)
     ]
-    if parquet is not None:
-        write_parquet(parquet, _COLUMNS, rows)
-    elif as_json:
-        echo_json([dict(zip(_COLUMNS, row, strict=True)) for row in rows])
-    else:
-        click.echo(f"unusable_index\n{unusable_text(zones)}extfrag_index\n{extfrag_text(zones)}", nl=False)
+    table.give(
+        _COLUMNS,
+        rows=lambda: rows,
+        text=lambda: f"unusable_index\n{unusable_text(zones)}extfrag_index\n{extfrag_text(zones)}",
+    )

@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    DumpOptions,
-    dump_options,
-    echo_json,
-    echo_table,
-    example,
-    hex64,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import DumpOptions, TableOptions, dump_options, echo_table, example, hex64, table_options
 
 if TYPE_CHECKING:
     from physmem.inspect.info import Info
@@ -33,20 +23,19 @@ _ZONE_COLUMNS = ("start_pfn", "end_pfn", "spanned", "present", "managed", "free"
 @click.command(epilog=example("physmem info A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> None:
     """Say what IMAGE is: its format, its kernel, how it is understood, what is in it and what is absent."""
     from physmem.inspect.info import info
 
     with options.open(image) as dump:
         found = info(dump)
-        if parquet is not None:
-            write_parquet(parquet, ("node", "zone", *_ZONE_COLUMNS), [list(zone.values()) for zone in _zones(found)])
-        elif as_json:
-            echo_json(_json(found))
-        else:
-            _text(found)
+    table.give(
+        ("node", "zone", *_ZONE_COLUMNS),
+        rows=lambda: (list(zone.values()) for zone in _zones(found)),
+        as_json=lambda: _json(found),
+        text=lambda: _text(found),
+    )
 
 
 def _zones(found: Info) -> list[dict[str, object]]:

@@ -5,16 +5,7 @@ from __future__ import annotations
 
 import click
 
-from physmem.cli.common import (
-    DumpOptions,
-    dump_options,
-    echo_json,
-    example,
-    hex64,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import DumpOptions, TableOptions, dump_options, example, hex64, table_options
 
 __all__ = ["command"]
 
@@ -22,9 +13,8 @@ __all__ = ["command"]
 @click.command(epilog=example("physmem iomem image.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> None:
     """Print what /proc/iomem would: the tree of IMAGE's physical addresses and what is at them.
 
     In JSON each has its depth in the tree, and those inside it come after it.
@@ -32,13 +22,9 @@ def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool
     from physmem.inspect.iomem import Resource, iomem, resources
 
     with options.open(image) as dump:
-        if parquet is not None:
-            # Unsigned addresses of 64 bits are not integers of 64 bits.
-            rows = ((each.depth, hex64(each.start), hex64(each.end), each.name) for each in resources(dump))
-            write_parquet(parquet, Resource._fields, rows)
-        elif as_json:
-            echo_json(
-                [each._asdict() | {"start": hex64(each.start), "end": hex64(each.end)} for each in resources(dump)]
-            )
-        else:
-            click.echo(iomem(dump), nl=False)
+        # Unsigned addresses of 64 bits are not integers of 64 bits, neither in Parquet nor in JSON.
+        table.give(
+            Resource._fields,
+            rows=lambda: ((each.depth, hex64(each.start), hex64(each.end), each.name) for each in resources(dump)),
+            text=lambda: iomem(dump),
+        )

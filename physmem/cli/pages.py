@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    DumpOptions,
-    dump_options,
-    echo_json,
-    example,
-    hex64,
-    json_option,
-    parquet_option,
-    warn,
-    write_parquet,
-)
+from physmem.cli.common import DumpOptions, TableOptions, dump_options, example, hex64, table_options, warn
 
 if TYPE_CHECKING:
     from physmem.inspect.pagetypes import Histogram
@@ -47,8 +37,7 @@ _COLUMNS = ("flags", "pages", "symbolic_flags", "names")
 @click.option("--kpageflags", metavar="FILE", type=click.Path(), help="Write the binary form of /proc/kpageflags.")
 @click.option("--kpagecount", metavar="FILE", type=click.Path(), help="Write the binary form of /proc/kpagecount.")
 @dump_options
-@parquet_option
-@json_option
+@table_options
 def command(
     image: str,
     wheres: tuple[str, ...],
@@ -56,8 +45,7 @@ def command(
     kpageflags: str | None,
     kpagecount: str | None,
     options: DumpOptions,
-    parquet: str | None,
-    as_json: bool,
+    table: TableOptions,
 ) -> None:
     """Count the page frames of IMAGE by what the kernel says of them, as its own tool page-types does.
 
@@ -85,12 +73,7 @@ def command(
         if pages.absent:
             which = f"{pages.absent.total()} struct pages, from pfn {next(iter(pages.absent))[0]} on"
             warn(f"{which}, are not in the image: counted as without flags")
-    if parquet is not None:
-        write_parquet(parquet, _COLUMNS, _rows(found))
-    elif as_json:
-        echo_json([dict(zip(_COLUMNS, row, strict=True)) for row in _rows(found)])
-    else:
-        click.echo(found.text(), nl=False)
+    table.give(_COLUMNS, rows=lambda: _rows(found), text=found.text)
 
 
 def _rows(found: Histogram) -> list[tuple[str, int, str, str]]:

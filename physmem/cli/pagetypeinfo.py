@@ -7,17 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    FOUND,
-    DumpOptions,
-    dump_options,
-    echo_json,
-    example,
-    json_option,
-    parquet_option,
-    warn,
-    write_parquet,
-)
+from physmem.cli.common import FOUND, DumpOptions, TableOptions, dump_options, example, table_options, warn
 
 if TYPE_CHECKING:
     from physmem.inspect.pagetypeinfo import PageTypeInfo
@@ -30,9 +20,8 @@ _COLUMNS = ("node", "zone", "migratetype", "order", "free_blocks", "pageblocks")
 @click.command(epilog=example("physmem pagetypeinfo A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> int:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> int:
     """Print what /proc/pagetypeinfo would: free blocks and pageblocks of IMAGE by mobility.
 
     Where a free list is corrupt, its blocks are counted as far as they are found, and the exit status is 1.
@@ -41,28 +30,25 @@ def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool
 
     with options.open(image) as dump:
         found = pagetypeinfo(dump)
-        if parquet is not None:
-            write_parquet(parquet, _COLUMNS, _rows(found))
-        elif as_json:
-            echo_json(
-                {
-                    "pageblock_order": found.pageblock_order,
-                    "zones": [
-                        {
-                            "node": each.zone.node,
-                            "zone": each.zone.name,
-                            "free": dict(zip(found.migratetypes, each.free.tolist(), strict=True)),
-                            "pageblocks": dict(zip(found.migratetypes, each.pageblocks.tolist(), strict=True)),
-                        }
-                        for each in found.zones
-                    ],
-                }
-            )
-        else:
-            click.echo(found.text(), nl=False)
-        for each in found.breaks:
-            warn(each.detail)
-        return FOUND if found.breaks else 0
+    table.give(_COLUMNS, rows=lambda: _rows(found), as_json=lambda: _json(found), text=found.text)
+    for each in found.breaks:
+        warn(each.detail)
+    return FOUND if found.breaks else 0
+
+
+def _json(found: PageTypeInfo) -> dict[str, object]:
+    return {
+        "pageblock_order": found.pageblock_order,
+        "zones": [
+            {
+                "node": each.zone.node,
+                "zone": each.zone.name,
+                "free": dict(zip(found.migratetypes, each.free.tolist(), strict=True)),
+                "pageblocks": dict(zip(found.migratetypes, each.pageblocks.tolist(), strict=True)),
+            }
+            for each in found.zones
+        ],
+    }
 
 
 def _rows(found: PageTypeInfo) -> list[tuple[object, ...]]:

@@ -7,18 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    FOUND,
-    DumpOptions,
-    dump_options,
-    echo_json,
-    echo_table,
-    example,
-    json_option,
-    parquet_option,
-    warn,
-    write_parquet,
-)
+from physmem.cli.common import FOUND, DumpOptions, TableOptions, dump_options, echo_table, example, table_options, warn
 
 if TYPE_CHECKING:
     from physmem.dump import Dump
@@ -34,9 +23,8 @@ _COLUMNS = ("node", "zone", "cpu", "order", "migratetype", "blocks", "pages")
 @click.argument("image", type=click.Path())
 @click.option("--pfns", "list_pfns", is_flag=True, help="List the first PFN of every block, in the list's order.")
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, list_pfns: bool, options: DumpOptions, parquet: str | None, as_json: bool) -> int:
+@table_options
+def command(image: str, list_pfns: bool, options: DumpOptions, table: TableOptions) -> int:
     """Print what is on the per-cpu lists of each zone of IMAGE: by CPU, order and mobility.
 
     Where a list is corrupt, what is found of it is counted, and the exit status is 1.
@@ -44,29 +32,32 @@ def command(image: str, list_pfns: bool, options: DumpOptions, parquet: str | No
     with options.open(image) as dump:
         found, lists = _read(dump)
         breaks = [each for each in lists.breaks if each.list.cpu is not None]
-    rows = [row for _, _, rows in found for row in rows]
-    if parquet is not None:
-        write_parquet(parquet, _COLUMNS, [row[:7] for row in rows])
-    elif as_json:
-        echo_json([_json(zone, pageset, rows) for zone, pageset, rows in found])
-    else:
-        for zone, pageset, of_set in found:
-            tuned = "" if pageset.high_min is None else f" (from {pageset.high_min} to {pageset.high_max})"
-            limits = f"high {pageset.high}{tuned}, batch {pageset.batch}"
-            click.echo(f"{zone} CPU {pageset.cpu}: count {pageset.count}, {limits}")
-            shown = [row[3:7] for row in of_set if row[5]]
-            if shown:
-                echo_table(_COLUMNS[3:], shown, right=("order", "blocks", "pages"))
-            if list_pfns:
-                for row in of_set:
-                    if row[5]:
-                        click.echo(f"order {row[3]} {row[4]}: {' '.join(map(str, row[7]))}")
+    table.give(
+        _COLUMNS,
+        rows=lambda: (row[:7] for _, _, rows in found for row in rows),
+        as_json=lambda: [_json(zone, pageset, rows) for zone, pageset, rows in found],
+        text=lambda: _text(found, list_pfns),
+    )
     for each in breaks:
         warn(each.detail)
     return FOUND if breaks else 0
 
 
 _Row = tuple[int, str, int, int, str, int, int, list[int]]
+
+
+def _text(found: list[tuple[Zone, Pageset, list[_Row]]], list_pfns: bool) -> None:
+    for zone, pageset, of_set in found:
+        tuned = "" if pageset.high_min is None else f" (from {pageset.high_min} to {pageset.high_max})"
+        limits = f"high {pageset.high}{tuned}, batch {pageset.batch}"
+        click.echo(f"{zone} CPU {pageset.cpu}: count {pageset.count}, {limits}")
+        shown = [row[3:7] for row in of_set if row[5]]
+        if shown:
+            echo_table(_COLUMNS[3:], shown, right=("order", "blocks", "pages"))
+        if list_pfns:
+            for row in of_set:
+                if row[5]:
+                    click.echo(f"order {row[3]} {row[4]}: {' '.join(map(str, row[7]))}")
 
 
 def _read(dump: Dump) -> tuple[list[tuple[Zone, Pageset, list[_Row]]], FreeLists]:

@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from physmem.cli.common import (
-    DumpOptions,
-    dump_options,
-    echo_json,
-    example,
-    json_option,
-    parquet_option,
-    write_parquet,
-)
+from physmem.cli.common import DumpOptions, TableOptions, dump_options, example, table_options
 
 if TYPE_CHECKING:
     from physmem.dump import Dump
@@ -27,9 +19,8 @@ __all__ = ["command"]
 @click.command(epilog=example("physmem zoneinfo A.vmcore.xz"))
 @click.argument("image", type=click.Path())
 @dump_options
-@parquet_option
-@json_option
-def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool) -> None:
+@table_options
+def command(image: str, options: DumpOptions, table: TableOptions) -> None:
     """Print what /proc/zoneinfo would: watermarks, statistics and pagesets of each zone of IMAGE.
 
     A question mark stands for a value that the image does not tell.
@@ -38,12 +29,12 @@ def command(image: str, options: DumpOptions, parquet: str | None, as_json: bool
     from physmem.inspect.zones import nodes
 
     with options.open(image) as dump:
-        if parquet is not None:
-            write_parquet(parquet, ("node", "zone", "item", "value"), _rows(nodes(dump)))
-        elif as_json:
-            echo_json([_json(dump, node, zone) for node in nodes(dump) for zone in node.zones if zone.populated])
-        else:
-            click.echo(zoneinfo_file(dump), nl=False)
+        table.give(
+            ("node", "zone", "item", "value"),
+            rows=lambda: _rows(nodes(dump)),
+            as_json=lambda: [_json(dump, node, zone) for node in nodes(dump) for zone in node.zones if zone.populated],
+            text=lambda: zoneinfo_file(dump),
+        )
 
 
 def _json(dump: Dump, node: Node, zone: Zone) -> dict[str, object]:
