@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -17,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from physmem import engine
+from physmem.dump import Dump, open_dump
 from physmem.ram import Ram
 from physmem.space import AddressSpace
 
@@ -30,6 +33,7 @@ if engine.why_interpreted() is not None:
 
 ROOT = Path(__file__).parents[1]
 ORACLE = Path(__file__).parent / "data" / "oracle"
+VMCORES = Path(__file__).parent / "data" / "vmcores"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,18 @@ class Case:
 def oracle() -> Callable[[str], Case]:
     """A recording by its name."""
     return Case
+
+
+@pytest.fixture(scope="session")
+def modern() -> Iterator[Callable[[str], Dump]]:
+    """A dump of a kernel of today by its name under ``data/vmcores``: opened once, to be read only."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def opened(name: str) -> Dump:
+            return stack.enter_context(open_dump(VMCORES / name / "image.vmcore.xz"))
+
+        yield opened
 
 
 @pytest.fixture

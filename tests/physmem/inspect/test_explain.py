@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -22,22 +22,7 @@ from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zones import populated_zones
 from physmem.ram import Ram
 
-VMCORES = Path(__file__).parents[2] / "data" / "vmcores"
 MODERN = ["deb61-256m", "deb61-1g-2node", "deb612-256m"]
-
-
-@pytest.fixture(scope="module")
-def modern() -> Iterator[Callable[[str], Dump]]:
-    opened: dict[str, Dump] = {}
-
-    def get(name: str) -> Dump:
-        if name not in opened:
-            opened[name] = open_dump(VMCORES / name / "image.vmcore.xz")
-        return opened[name]
-
-    yield get
-    for dump in opened.values():
-        dump.close()
 
 
 def sound(dump: Dump, found: AddressExplanation) -> None:

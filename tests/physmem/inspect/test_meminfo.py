@@ -8,14 +8,14 @@ that this changes are named here.  The newer kernels are equal, but for the one 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from physmem.cli import main
-from physmem.dump import Dump, open_dump
+from physmem.dump import Dump
 from physmem.errors import AbsentError, CorruptionError, SymbolError
 from physmem.inspect.counters import exact
 from physmem.inspect.iomem import iomem, resources
@@ -35,20 +35,6 @@ MOVED = {
         | {"nr_zone_inactive_anon", "nr_zone_unevictable"},
     )
 }
-
-
-@pytest.fixture(scope="module")
-def modern() -> Iterator[Callable[[str], Dump]]:
-    opened: dict[str, Dump] = {}
-
-    def get(name: str) -> Dump:
-        if name not in opened:
-            opened[name] = open_dump(DATA / name / "image.vmcore.xz")
-        return opened[name]
-
-    yield get
-    for dump in opened.values():
-        dump.close()
 
 
 def keys(text: str) -> list[str]:

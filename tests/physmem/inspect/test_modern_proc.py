@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from physmem.dump import Dump, open_dump
+from physmem.dump import Dump
 from physmem.inspect.buddyinfo import buddyinfo
 from physmem.inspect.check import check
 from physmem.inspect.pagetypeinfo import pagetypeinfo
@@ -29,20 +29,6 @@ MOVED = {
     # The kernel tunes it by itself.
     "deb612-256m": {"high:"},
 }
-
-
-@pytest.fixture(scope="module")
-def modern() -> Iterator[Callable[[str], Dump]]:
-    opened: dict[str, Dump] = {}
-
-    def get(name: str) -> Dump:
-        if name not in opened:
-            opened[name] = open_dump(DATA / name / "image.vmcore.xz")
-        return opened[name]
-
-    yield get
-    for dump in opened.values():
-        dump.close()
 
 
 @pytest.mark.parametrize("name", NAMES)
