@@ -108,13 +108,14 @@ class Contest:
         self.pages = np.zeros(int(self.ops[:, 1].max()) + 1, np.uint64)
         if (DATA / case.name).is_dir():
             self.pages, _ = script.run_numbers(script.load(DATA / case.name / "script.txt"))
-        copy = bytearray(self.mm.ram.as_u8)
+        #: The memory of the reference.
+        self.copy = bytearray(self.mm.ram.as_u8)
         layout = json.loads(self.dump.layout.to_json())
         for enum in layout["enums"].values():
             layout["constants"] |= enum
         layout["constants"] |= {name: value for name, value in vars(gfp).items() if name.startswith("GFP_")}
-        self.reference = Reference(copy, layout, dict(self.dump.symbols)) if reference else None
-        self.fresh = [] if self.reference is None else self._metadata(copy, self.reference)
+        self.reference = Reference(self.copy, layout, dict(self.dump.symbols)) if reference else None
+        self.fresh = [] if self.reference is None else self._metadata(self.copy, self.reference)
 
     @staticmethod
     def _metadata(copy: bytearray, reference: Reference) -> list[tuple[int, bytes]]:
