@@ -23,6 +23,7 @@ from kernelmm.bringup.meminit import mem_init_print_info
 from kernelmm.bringup.memmap import memmap_init_zone
 from kernelmm.bringup.printk import printk
 from kernelmm.bringup.release import dma_contiguous_reserve, free_all_bootmem, init_cma_reserved_areas
+from kernelmm.bringup.resource import e820_reserve_resources
 from kernelmm.bringup.rounding import div_round_up, round_down, round_up
 from kernelmm.bringup.sections import sparse_init, sparse_memory_present_with_active_regions
 from kernelmm.bringup.sysctl import ZONELIST_ORDERS
@@ -196,6 +197,7 @@ def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: Li
         dma_contiguous_reserve(kernel, memblock, config.cma)
     memblock_find_dma_reserve(kernel, memblock)
     paging_init(kernel, memblock, config)
+    e820_reserve_resources(kernel, memblock, config.memory)
 
 
 def initmem_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:

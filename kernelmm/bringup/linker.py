@@ -27,6 +27,7 @@ __all__ = [
     "LOW_START",
     "PHYSICAL_START",
     "RELEASE",
+    "RESOURCE_NAMES",
     "LinkMap",
     "link",
     "linux_banner",
@@ -57,6 +58,15 @@ _TABLES = ("init_level4_pgt", "level3_kernel_pgt", "level2_kernel_pgt", "level2_
 #: By enum zone_type.
 _ZONE_NAMES = {"ZONE_DMA": "DMA", "ZONE_DMA32": "DMA32", "ZONE_NORMAL": "Normal", "ZONE_MOVABLE": "Movable"}
 _ZONELIST_ORDERS = ("Default", "Node", "Zone")
+#: What resources are called, and the symbols of these strings.
+RESOURCE_NAMES = {
+    name: f"resource_name.{name.replace(' ', '_')}"
+    for name in (
+        *("PCI mem", "Kernel code", "Kernel data", "Kernel bss", "System RAM", "reserved", "ACPI Tables"),
+        *("ACPI Non-volatile Storage", "Unusable memory"),
+    )
+}
+_RESOURCES = ("iomem_resource", "code_resource", "data_resource", "bss_resource")
 _ALIASES = {"swapper_pg_dir": "init_level4_pgt", "jiffies": "jiffies_64"}
 
 
@@ -121,6 +131,8 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
         here.place(f"zone_name.{name}", 8)
     here.place("zone_names", 8 * structs.constant("MAX_NR_ZONES"))
     here.place("zonelist_order_name", 8 * len(_ZONELIST_ORDERS))
+    for text, name in RESOURCE_NAMES.items():
+        here.place(name, len(text) + 1, 1)
     here.mark("__end_rodata")
 
     here.mark("_sdata", PAGE_SIZE)
@@ -132,6 +144,8 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
     plain = [variable for variable in own if not (variable.percpu and config.smp)]
     for variable in (v for v in plain if v.initial):
         here.place(variable.name, variable.size(structs), variable.align)
+    for name in _RESOURCES:
+        here.place(name, structs.sizeof("resource"))
     here.mark("_edata")
 
     here.mark("__bss_start", PAGE_SIZE)
@@ -172,6 +186,8 @@ def load(kernel: Kernel, image: LinkMap) -> None:
         write(f"zone_name.{name}", name.encode())
     write("zone_names", struct.pack(f"<{len(names)}Q", *(image.symbols[f"zone_name.{name}"] for name in names)))
     write("zonelist_order_name", b"".join(name.encode().ljust(8, b"\0") for name in _ZONELIST_ORDERS))
+    for text, name in RESOURCE_NAMES.items():
+        write(name, text.encode())
     write("log_buf", struct.pack("<Q", image.symbols["__log_buf"]))
     write("log_buf_len", struct.pack("<I", LOG_BUF_LEN))
     # A kref of 2, then the strings, in 65 bytes each.

@@ -28,6 +28,7 @@ from physmem.structs.linux_4_0.memblock import cma, memblock, memblock_region, m
 from physmem.structs.linux_4_0.page import page
 from physmem.structs.linux_4_0.page_ext import page_ext
 from physmem.structs.linux_4_0.pglist_data import pglist_data, zonelist, zonelist_cache, zoneref
+from physmem.structs.linux_4_0.resource import resource
 from physmem.structs.linux_4_0.vmstat import vm_event_state
 from physmem.structs.linux_4_0.zone import free_area, lruvec, per_cpu_pages, per_cpu_pageset, zone, zone_reclaim_stat
 
@@ -61,6 +62,7 @@ def structs(c: Config) -> dict[str, Aggregate]:
         memblock_type,
         memblock_region,
         *([cma(c)] if c.cma else []),
+        resource,
     ]
     return {str(s.tag): s for s in declared}
 
