@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kernelmm.boot import BootConfig, boot
@@ -14,6 +16,8 @@ from physmem.inspect.check import check
 from physmem.inspect.iomem import iomem, resources
 from physmem.structs.linux_4_0 import CONFIGS
 
+ORACLE = Path(__file__).parents[2] / "data" / "oracle"
+
 
 def told(text):
     """What /proc/iomem says of memory, without devices and the kernel's image."""
@@ -22,8 +26,8 @@ def told(text):
 
 
 @pytest.mark.parametrize("case", ["n128_s1", "n256x2_s6n"])
-def test_the_map_of_a_real_machine(case, oracle):
-    text = (oracle / case / "proc.txt").read_text().split("### /proc/iomem (before A)\n")[1].split("\n\n")[0]
+def test_the_map_of_a_real_machine(case):
+    text = (ORACLE / case / "proc.txt").read_text().split("### /proc/iomem (before A)\n")[1].split("\n\n")[0]
     booted = boot(BootConfig(MemoryMap.from_text(text)))
     found = iomem(booted.dump)
     assert told(found) == told(text)
