@@ -104,12 +104,12 @@ cdef enum:
 cdef enum:
     GFP_ZONE_BAD = 59624
 
-cdef inline int32_t gfp_zone(uint32_t flags) except? -0x5BAD5BAD:
+cdef inline int32_t gfp_zone(uint32_t flags) noexcept:
     cdef uint64_t table
     table = GFP_ZONE_TABLE
     return table >> (flags & GFP_ZONEMASK) * ZONES_SHIFT & 3
 
-cdef inline int32_t gfpflags_to_migratetype(uint32_t flags, bint mobility_disabled) except? -0x5BAD5BAD:
+cdef inline int32_t gfpflags_to_migratetype(uint32_t flags, bint mobility_disabled) noexcept:
     if mobility_disabled:
         return 0
     return (flags & __GFP_MOVABLE) >> 2 | (flags & __GFP_RECLAIMABLE) >> 19

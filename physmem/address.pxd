@@ -70,10 +70,10 @@ cdef inline bint pfn_has_page(AddressSpace space, uint64_t pfn) except -1:
         return False
     return space.memmap[chunk] < space.size
 
-cdef inline uint64_t phys_to_virt(AddressSpace space, uint64_t phys) except? 0xBAD0BAD0BAD0BAD0:
+cdef inline uint64_t phys_to_virt(AddressSpace space, uint64_t phys) noexcept:
     return space.page_offset + phys
 
-cdef inline uint64_t virt_to_phys(AddressSpace space, uint64_t va) except? 0xBAD0BAD0BAD0BAD0:
+cdef inline uint64_t virt_to_phys(AddressSpace space, uint64_t va) noexcept:
     if va >= space.start_kernel_map:
         return va - space.start_kernel_map + space.phys_base
     return va - space.page_offset

@@ -33,7 +33,7 @@ cdef inline int clear_bits(AddressSpace space, uint64_t at, uint64_t mask) excep
     space.as_u64[at >> 3] ^= space.as_u64[at >> 3] & mask
     return 0
 
-cdef inline uint64_t bit(uint32_t nr) except? 0xBAD0BAD0BAD0BAD0:
+cdef inline uint64_t bit(uint32_t nr) noexcept:
     cdef uint64_t one
     one = 1
     return one << (nr & 63)

@@ -9,7 +9,8 @@ A hot room is a module whose second line is ``# room: compiled`` or ``# room: in
 * *inline* rooms hold accessors of a line or two.  A call into another extension module
   goes through a pointer, which would cost more than the accessor does, so their ``.pxd``
   repeats each body as ``cdef inline`` and the ``.py`` itself is never compiled.  Their
-  integer constants become C enumerators.
+  integer constants become C enumerators.  One that only reckons (no memory, no call but of
+  another such) cannot raise, and is declared so: its callers need not ask.
 
 So there is one source: types are written once, as annotations from :mod:`physmem.ctype`,
 and a test runs ``tools/pxd.py --check``.  A function is hot if every parameter and the
@@ -63,6 +64,7 @@ class Room:
         self.name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         self.tree = ast.parse(path.read_text(), str(path))
         self.classes = [node for node in self.tree.body if isinstance(node, ast.ClassDef)]
+        self.functions = {node.name: node for node in self.tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def find_rooms() -> dict[str, Room]:
@@ -161,10 +163,44 @@ class Writer:
             arguments.append(arg.arg if c is None else f"{c} {arg.arg}")
         returns = annotation(function.returns)
         call = f"{function.name}({', '.join(arguments)})"
+        if self.room.kind == "inline" and self.only_reckons(self.room, function):
+            return f"{'int' if returns == 'None' else self.c_type(returns)} {call} noexcept"
         if returns == "None":
             # Compiled rooms return None as Python does: a bare ``return`` is allowed there.
             return f"int {call} except -1" if self.room.kind == "inline" else call
         return f"{self.c_type(returns)} {call} {EXCEPT.get(returns, '')}".rstrip()
+
+    def only_reckons(self, room: Room, function: ast.FunctionDef) -> bool:
+        """Whether a function of an inline room cannot raise, since nothing in it can."""
+        for node in ast.walk(function):
+            if isinstance(node, ast.Subscript | ast.Raise | ast.Assert):
+                return False
+            if isinstance(node, ast.Call) and not self.calls_only_reckoning(room, node.func):
+                return False
+        return True
+
+    def calls_only_reckoning(self, room: Room, called: ast.expr) -> bool:
+        """Whether what is called is ``range``, or a function of an inline room that :meth:`only_reckons`."""
+        if isinstance(called, ast.Name):
+            name, home = called.id, room
+            if name == "range":
+                return True
+        elif isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+            name = called.attr
+            modules = {
+                alias.name: self.rooms.get(f"{node.module}.{alias.name}")
+                for node in room.tree.body
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+            found = modules.get(called.value.id)
+            if found is None:
+                return False
+            home = found
+        else:
+            return False
+        function = home.functions.get(name)
+        return home.kind == "inline" and function is not None and self.only_reckons(home, function)
 
     def lint(self, function: ast.FunctionDef) -> None:
         """Refuse what Cython would silently do with Python objects: wide literals in sums, globals."""

@@ -11,45 +11,10 @@ only step and the slow path's repeated one.  The entry points are in
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import compound, cpuset, current, mmzone, mobility, page, pcp, vmstat, watermark
+from kernelmm.core import compound, cpuset, current, mmzone, mobility, page, pcp, vmstat, watermark, zoneref
 from kernelmm.core.mm import AllocContext, Mm
 from physmem import abi, address, list_head, word
 from physmem.ctype import s32, s64, u32, u64
-
-
-def next_zones_zonelist(mm: Mm, zref: u64, end: u64, high_zoneidx: s32, nodemask: u64) -> u64:
-    """``next_zones_zonelist``: the first zoneref at or after ``zref`` that the request may use.
-
-    :param zref: physical address of a ``struct zoneref``
-    :param end: physical address just past the zonelist's array
-    :param nodemask: a bit for each allowed node, or 0: all are
-    :returns: physical address of a zoneref; its zone is NULL at the end of the list
-    :raises CorruptionError: the list does not end
-    """
-    zone: u64
-    while True:
-        if zref >= end:
-            mm.bad_zonelist(end)
-        zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
-        if mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2] <= high_zoneidx and (
-            zone == 0 or nodemask == 0 or nodemask & word.bit(mmzone.zone_nid(mm, address.off(mm, zone))) != 0
-        ):
-            return zref
-        zref += abi.SIZEOF_ZONEREF
-
-
-def zonerefs(mm: Mm, zonelist: u64) -> u64:
-    """Physical address of ``zonelist->_zonerefs[0]``."""
-    return address.off(mm, zonelist) + mm.zonelist_zonerefs
-
-
-def first_zones_zonelist(mm: Mm, ac: AllocContext, nodemask: u64) -> None:
-    """``first_zones_zonelist``: set the preferred zone (0 if there is none) and its index."""
-    refs: u64 = zonerefs(mm, ac.zonelist)
-    zref: u64 = next_zones_zonelist(mm, refs, refs + mm.max_zonerefs * abi.SIZEOF_ZONEREF, ac.high_zoneidx, nodemask)
-    ac.preferred_zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
-    ac.classzone_idx = mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2]
-
 
 # -- the zonelist cache (NUMA): zones found full a short while ago ------------
 
@@ -134,9 +99,13 @@ def reset_alloc_batches(mm: Mm, preferred_zone: u64) -> None:
 # -- one zone -----------------------------------------------------------------
 
 
-def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_flags: u32, migratetype: s32) -> u64:
-    """Take a page from one zone: a single one from the CPU's list, a block from the buddy lists; 0 if there is none."""
-    z: u64 = address.off(mm, zone)
+def buffered_rmqueue(
+    mm: Mm, preferred_zone: u64, zone: u64, z: u64, order: u32, gfp_flags: u32, migratetype: s32
+) -> u64:
+    """Take a page from one zone: a single one from the CPU's list, a block from the buddy lists; 0 if there is none.
+
+    :param z: physical address of ``zone``
+    """
     taken: s64 = word.bit(order)
     cold: bool = gfp_flags & gfp.__GFP_COLD != 0
     pset: u64 = mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off
@@ -150,6 +119,7 @@ def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_fla
             refilled = pcp.rmqueue_bulk(
                 mm,
                 zone,
+                z,
                 pageset,
                 mm.as_s32[(pageset + abi.PCP_BATCH) >> 2],
                 pset + lists,
@@ -168,7 +138,7 @@ def buffered_rmqueue(mm: Mm, preferred_zone: u64, zone: u64, order: u32, gfp_fla
         word.add_s32(mm, pageset + abi.PCP_COUNT, -1)
     else:
         mmzone.spin_lock(mm, z)
-        pg = mobility.__rmqueue(mm, zone, order, migratetype)
+        pg = mobility.__rmqueue(mm, zone, z, order, migratetype)
         mmzone.spin_unlock(mm, z)
         if pg == 0:
             return 0
@@ -204,11 +174,11 @@ def prep_new_page(mm: Mm, pg: u64, order: u32, gfp_flags: u32, alloc_flags: u32)
     return False
 
 
-def take_from_zone(mm: Mm, ac: AllocContext, zone: u64, order: u32, gfp_mask: u32, alloc_flags: u32) -> u64:
+def take_from_zone(mm: Mm, ac: AllocContext, zone: u64, z: u64, order: u32, gfp_mask: u32, alloc_flags: u32) -> u64:
     """:func:`buffered_rmqueue` until it gives a good page; 0 if it has none."""
     pg: u64
     while True:
-        pg = buffered_rmqueue(mm, ac.preferred_zone, zone, order, gfp_mask, ac.migratetype)
+        pg = buffered_rmqueue(mm, ac.preferred_zone, zone, z, order, gfp_mask, ac.migratetype)
         if pg == 0 or not prep_new_page(mm, pg, order, gfp_mask, alloc_flags):
             return pg
 
@@ -224,8 +194,6 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
     the first failure switches the zonelist cache on for the rest of the round, and a last round
     ignores it.
     """
-    refs: u64 = zonerefs(mm, ac.zonelist)
-    end: u64 = refs + mm.max_zonerefs * abi.SIZEOF_ZONEREF
     zref: u64
     zone: u64
     z: u64
@@ -240,28 +208,27 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
     while rescan:
         rescan = False
         fair_skipped = 0
-        zref = next_zones_zonelist(mm, refs, end, ac.high_zoneidx, ac.nodemask)
+        zref = ac.zonerefs - abi.SIZEOF_ZONEREF
         while True:
-            zone = mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3]
+            zref = zoneref.next_zones_zonelist(
+                mm, zref + abi.SIZEOF_ZONEREF, ac.zonerefs_end, ac.high_zoneidx, ac.nodemask
+            )
+            zone = zoneref.zone_of(mm, zref)
             if zone == 0:
                 break
             z = address.off(mm, zone)
-            if zlc_active and not zlc_zone_worth_trying(mm, ac.zonelist, (zref - refs) >> 4, allowednodes):
-                zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+            if zlc_active and not zlc_zone_worth_trying(mm, ac.zonelist, (zref - ac.zonerefs) >> 4, allowednodes):
                 continue
             if mm.cpusets_enabled and alloc_flags & watermark.ALLOC_CPUSET:
                 if not cpuset.node_allowed(mm, mmzone.zone_nid(mm, z), gfp_mask):
-                    zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
                     continue
             if alloc_flags & watermark.ALLOC_FAIR:
                 if mmzone.zone_nid(mm, address.off(mm, ac.preferred_zone)) != mmzone.zone_nid(mm, z):
                     break
                 if mm.as_u64[(z + mm.zone_flags) >> 3] & word.bit(abi.ZONE_FAIR_DEPLETED):
                     fair_skipped += 1
-                    zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
                     continue
             if consider_zone_dirty and not mm.zone_dirty_ok(z):
-                zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
                 continue
             verdict = watermark.ZONE_TAKE
             if not zone_has_enough(mm, z, order, alloc_flags, ac):
@@ -273,15 +240,16 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
                 if mm.numa and mm.as_s32[mm.var_zone_reclaim_mode >> 2] != 0:
                     if mm.zone_allows_reclaim(ac.preferred_zone, zone):
                         verdict = watermark.ZONE_SKIP
-                        if not zlc_active or zlc_zone_worth_trying(mm, ac.zonelist, (zref - refs) >> 4, allowednodes):
+                        if not zlc_active or zlc_zone_worth_trying(
+                            mm, ac.zonelist, (zref - ac.zonerefs) >> 4, allowednodes
+                        ):
                             verdict = reclaim_verdict(mm, zone, z, order, gfp_mask, alloc_flags, ac)
             if verdict == watermark.ZONE_TAKE:
-                pg = take_from_zone(mm, ac, zone, order, gfp_mask, alloc_flags)
+                pg = take_from_zone(mm, ac, zone, z, order, gfp_mask, alloc_flags)
                 if pg != 0:
                     return pg
             if zlc_active and verdict != watermark.ZONE_SKIP:
-                zlc_mark_zone_full(mm, ac.zonelist, (zref - refs) >> 4)
-            zref = next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+                zlc_mark_zone_full(mm, ac.zonelist, (zref - ac.zonerefs) >> 4)
         if alloc_flags & watermark.ALLOC_FAIR:
             alloc_flags ^= watermark.ALLOC_FAIR
             if fair_skipped != 0:

@@ -12,8 +12,8 @@ from physmem cimport address
 from physmem cimport list_head
 from physmem cimport word
 
-@cython.locals(z=uint64_t, at=uint64_t, max_order=uint32_t, index=uint64_t, buddy_index=uint64_t, step=int64_t, head=uint64_t)
-cpdef __free_one_page(Mm mm, uint64_t pg, uint64_t pfn, uint64_t zone, uint64_t pageset, uint32_t order, int32_t migratetype)
+@cython.locals(at=uint64_t, max_order=uint32_t, index=uint64_t, buddy_index=uint64_t, step=int64_t, head=uint64_t)
+cpdef __free_one_page(Mm mm, uint64_t pg, uint64_t pfn, uint64_t zone, uint64_t z, uint64_t pageset, uint32_t order, int32_t migratetype)
 
 @cython.locals(combined=uint64_t, higher_at=uint64_t, step=int64_t)
 cpdef bint next_order_is_likely(Mm mm, uint64_t at, uint64_t index, uint64_t buddy_index, uint32_t order) except -1
@@ -24,5 +24,5 @@ cpdef expand(Mm mm, uint64_t pg, uint64_t at, uint64_t zone, uint64_t z, uint32_
 @cython.locals(head=uint64_t, entry=uint64_t)
 cpdef uint64_t first_free(Mm mm, uint64_t zone, uint64_t z, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
-@cython.locals(z=uint64_t, largest=uint32_t, current=uint32_t, pg=uint64_t, at=uint64_t)
-cpdef uint64_t __rmqueue_smallest(Mm mm, uint64_t zone, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
+@cython.locals(largest=uint32_t, current=uint32_t, pg=uint64_t, at=uint64_t)
+cpdef uint64_t __rmqueue_smallest(Mm mm, uint64_t zone, uint64_t z, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0

@@ -20,14 +20,14 @@ from physmem import abi, address, list_head, word
 from physmem.ctype import s32, s64, u32, u64
 
 
-def __free_one_page(mm: Mm, pg: u64, pfn: u64, zone: u64, pageset: u64, order: u32, migratetype: s32) -> None:
+def __free_one_page(mm: Mm, pg: u64, pfn: u64, zone: u64, z: u64, pageset: u64, order: u32, migratetype: s32) -> None:
     """Put a block on the free lists, joined with its buddy again and again as long as that is free.
 
     :param pg: ``struct page *`` of the block's first page
     :param zone: ``struct zone *``
+    :param z: physical address of the same
     :param pageset: physical address of the running CPU's pageset of the zone
     """
-    z: u64 = address.off(mm, zone)
     at: u64 = address.page_off(mm, pg)
     max_order: u32 = abi.MAX_ORDER
     index: u64
@@ -109,12 +109,11 @@ def first_free(mm: Mm, zone: u64, z: u64, order: u32, migratetype: s32) -> u64:
     return entry - abi.PAGE_LRU
 
 
-def __rmqueue_smallest(mm: Mm, zone: u64, order: u32, migratetype: s32) -> u64:
+def __rmqueue_smallest(mm: Mm, zone: u64, z: u64, order: u32, migratetype: s32) -> u64:
     """Take the first block of the smallest sufficient order from the lists of one mobility; 0 if there is none.
 
     :raises CorruptionError: a list does not lead to an entry of the page array
     """
-    z: u64 = address.off(mm, zone)
     largest: u32 = abi.MAX_ORDER
     current: u32
     pg: u64

@@ -10,6 +10,7 @@ from kernelmm.core cimport fault
 from kernelmm.core cimport free
 from kernelmm.core cimport mmzone
 from kernelmm.core cimport watermark
+from kernelmm.core cimport zoneref
 from kernelmm.core.mm cimport AllocContext
 from kernelmm.core.mm cimport Mm
 from kernelmm.pressure cimport attempt

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import alloc, current, fault, free, mmzone, watermark
+from kernelmm.core import alloc, current, fault, free, mmzone, watermark, zoneref
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import attempt, slowpath
 from physmem import abi, address, word
@@ -55,23 +55,21 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
     pg: u64
     ac.high_zoneidx = gfp.gfp_zone(gfp_mask)
     ac.nodemask = nodemask
-    ac.migratetype = gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled())
-    ac.zonelist = zonelist
+    ac.migratetype = gfp.gfpflags_to_migratetype(gfp_mask, mmzone.mobility_disabled(mm))
+    zoneref.set_zonelist(mm, ac, zonelist)
     gfp_mask &= mm.as_u32[mm.var_gfp_allowed_mask >> 2]
     if mm.debug_alloc:
         mm.alloc_begins(gfp_mask)
     if fault.should_fail_alloc_page(mm, gfp_mask, order):
         return 0
-    if mm.as_u64[(alloc.zonerefs(mm, zonelist) + abi.ZONEREF_ZONE) >> 3] == 0:
+    if zoneref.zone_of(mm, ac.zonerefs) == 0:
         # A node without memory, asked for its own memory only.
         return 0
     if mm.migrate_cma >= 0 and ac.migratetype == abi.MIGRATE_MOVABLE:
         alloc_flags |= watermark.ALLOC_CMA
     while True:
         cookie = current.read_mems_allowed_begin(mm)
-        # The slow path may have changed it.
-        ac.zonelist = zonelist
-        alloc.first_zones_zonelist(mm, ac, current.mems_allowed(mm) if nodemask == 0 else nodemask)
+        zoneref.first_zones_zonelist(mm, ac, current.mems_allowed(mm) if nodemask == 0 else nodemask)
         pg = 0
         if ac.preferred_zone != 0:
             alloc_mask = gfp_mask | gfp.__GFP_HARDWALL
@@ -89,6 +87,8 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
         if pg != 0 or not current.read_mems_allowed_retry(mm, cookie):
             # Not a failure that only a change of the allowed nodes has caused.
             return pg
+        # The slow path may have changed it.
+        zoneref.set_zonelist(mm, ac, zonelist)
 
 
 def alloc_pages_node(mm: Mm, nid: s32, gfp_mask: u32, order: u32) -> u64:

@@ -80,7 +80,7 @@ def free_one_page(mm: Mm, zone: u64, pg: u64, pfn: u64, order: u32, migratetype:
         migratetype = mmzone.pageblock_migratetype(mm, pfn)
     if migratetype >= mm.migrate_types:
         mm.bad_migratetype(pg, migratetype)
-    buddy.__free_one_page(mm, pg, pfn, zone, pageset, order, migratetype)
+    buddy.__free_one_page(mm, pg, pfn, zone, z, pageset, order, migratetype)
     mmzone.spin_unlock(mm, z)
 
 

@@ -10,6 +10,8 @@ from physmem.space cimport AddressSpace
 
 cdef class AllocContext:
     cdef public uint64_t zonelist
+    cdef public uint64_t zonerefs
+    cdef public uint64_t zonerefs_end
     cdef public uint64_t nodemask
     cdef public uint64_t preferred_zone
     cdef public int32_t classzone_idx
@@ -176,8 +178,6 @@ cdef class Mm(AddressSpace):
     cpdef bad_zonelist(self, uint64_t end)
 
     cpdef bad_pcp_count(self, uint64_t zone, int32_t count, int32_t missing)
-
-    cpdef bint mobility_disabled(self) except -1
 
     cpdef warn_alloc_failed(self, uint32_t gfp_mask, uint32_t order)
 

@@ -39,6 +39,9 @@ class AllocContext:
     """``struct alloc_context``: what stays the same through one allocation (mm/internal.h)."""
 
     zonelist: u64
+    #: Physical addresses: the zonelist's array of zonerefs, and just past it
+    zonerefs: u64
+    zonerefs_end: u64
     nodemask: u64
     preferred_zone: u64
     classzone_idx: s32
@@ -376,10 +379,6 @@ class Mm(AddressSpace):
         raise CorruptionError(
             "pcp_count", f"per-cpu lists of zone {zone:#x} end {missing} pages before the {count} to be freed"
         )
-
-    def mobility_disabled(self) -> bool:
-        """``page_group_by_mobility_disabled``: too little memory to keep pages apart by mobility."""
-        return self.as_s32[self.var_page_group_by_mobility_disabled >> 2] != 0
 
     def warn_alloc_failed(self, gfp_mask: u32, order: u32) -> None:
         """``warn_alloc_failed``: tell whoever listens that an allocation failed."""

@@ -58,7 +58,7 @@ cdef inline uint64_t populated_zone(Mm mm, int32_t nid, int32_t index) except? 0
         return zone
     return 0
 
-cdef inline uint64_t free_list(Mm mm, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0:
+cdef inline uint64_t free_list(Mm mm, uint32_t order, int32_t migratetype) noexcept:
     return mm.zone_free_area + order * mm.sizeof_free_area + abi.SIZEOF_LIST_HEAD * migratetype
 
 cdef inline int add_nr_free(Mm mm, uint64_t z, uint32_t order, int32_t delta) except -1:
@@ -104,6 +104,9 @@ cdef inline uint64_t pageblock_nr(Mm mm, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD
         return (pfn >> abi.PAGEBLOCK_ORDER) - (mm.as_u64[mm.flat_zone(pfn) + mm.zone_start_pfn >> 3] >> abi.PAGEBLOCK_ORDER)
     return pfn >> abi.PAGEBLOCK_ORDER
 
+cdef inline bint mobility_disabled(Mm mm) except -1:
+    return mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0
+
 cdef inline uint64_t pageblock_word(Mm mm, uint64_t pfn) except? 0xBAD0BAD0BAD0BAD0:
     cdef uint64_t section
     cdef uint64_t root
@@ -136,7 +139,7 @@ cdef inline int set_pageblock_migratetype(Mm mm, uint64_t pfn, int32_t migratety
     kind = migratetype
     if mm.debug_vm:
         mm.checker.pageblock(mm, address.pfn_to_page(mm, pfn), pfn)
-    if migratetype < abi.MIGRATE_PCPTYPES and mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0:
+    if migratetype < abi.MIGRATE_PCPTYPES and mobility_disabled(mm):
         kind = abi.MIGRATE_UNMOVABLE
     word.clear_bits(mm, at, seven << shift)
     word.set_bits(mm, at, kind << shift)

@@ -148,6 +148,11 @@ def pageblock_nr(mm: Mm, pfn: u64) -> u64:
     return pfn >> abi.PAGEBLOCK_ORDER
 
 
+def mobility_disabled(mm: Mm) -> bool:
+    """``page_group_by_mobility_disabled``: too little memory to keep pages apart by mobility."""
+    return mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0
+
+
 def pageblock_word(mm: Mm, pfn: u64) -> u64:
     """Physical address of the word that holds the flags of ``pfn``'s pageblock (``get_pageblock_bitmap``).
 
@@ -181,7 +186,7 @@ def set_pageblock_migratetype(mm: Mm, pfn: u64, migratetype: s32) -> None:
     kind: u64 = migratetype
     if mm.debug_vm:
         mm.checker.pageblock(mm, address.pfn_to_page(mm, pfn), pfn)
-    if migratetype < abi.MIGRATE_PCPTYPES and mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0:
+    if migratetype < abi.MIGRATE_PCPTYPES and mobility_disabled(mm):
         kind = abi.MIGRATE_UNMOVABLE
     word.clear_bits(mm, at, seven << shift)
     word.set_bits(mm, at, kind << shift)

@@ -27,4 +27,4 @@ cpdef try_to_steal_freepages(Mm mm, uint64_t zone, uint64_t pg, int32_t start_ty
 cpdef uint64_t __rmqueue_fallback(Mm mm, uint64_t zone, uint32_t order, int32_t start_migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(pg=uint64_t)
-cpdef uint64_t __rmqueue(Mm mm, uint64_t zone, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
+cpdef uint64_t __rmqueue(Mm mm, uint64_t zone, uint64_t z, uint32_t order, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0

@@ -97,7 +97,7 @@ def try_to_steal_freepages(mm: Mm, zone: u64, pg: u64, start_type: s32) -> None:
     """
     pfn: u64 = address.page_to_pfn(mm, pg)
     order: u64 = page.order(mm, address.page_off(mm, pg))
-    disabled: bool = mm.as_s32[mm.var_page_group_by_mobility_disabled >> 2] != 0
+    disabled: bool = mmzone.mobility_disabled(mm)
     moved: u64
     last: u64
     if order >= abi.MAX_ORDER:
@@ -159,14 +159,17 @@ def __rmqueue_fallback(mm: Mm, zone: u64, order: u32, start_migratetype: s32) ->
     return 0
 
 
-def __rmqueue(mm: Mm, zone: u64, order: u32, migratetype: s32) -> u64:
-    """A block of the mobility asked for, or of another, or of the reserve; ``struct page *`` or 0."""
-    pg: u64 = buddy.__rmqueue_smallest(mm, zone, order, migratetype)
+def __rmqueue(mm: Mm, zone: u64, z: u64, order: u32, migratetype: s32) -> u64:
+    """A block of the mobility asked for, or of another, or of the reserve; ``struct page *`` or 0.
+
+    :param z: physical address of ``zone``
+    """
+    pg: u64 = buddy.__rmqueue_smallest(mm, zone, z, order, migratetype)
     if pg == 0 and migratetype != abi.MIGRATE_RESERVE:
         pg = __rmqueue_fallback(mm, zone, order, migratetype)
         if pg == 0:
             migratetype = abi.MIGRATE_RESERVE
-            pg = buddy.__rmqueue_smallest(mm, zone, order, migratetype)
+            pg = buddy.__rmqueue_smallest(mm, zone, z, order, migratetype)
     if mm.tracing:
         mm.tracer.mm_page_alloc_zone_locked(mm, pg, order, migratetype)
     return pg

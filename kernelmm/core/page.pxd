@@ -70,7 +70,9 @@ cdef inline bint is_buddy(Mm mm, uint64_t at, uint64_t buddy_at, uint32_t order)
     return True
 
 cdef inline bint is_bad(Mm mm, uint64_t at, uint64_t flags) except -1:
-    return mm.as_s32[at + abi.PAGE_MAPCOUNT >> 2] != -1 or mm.as_u64[at + abi.PAGE_MAPPING >> 3] != 0 or mm.as_s32[at + abi.PAGE_COUNT >> 2] != 0 or (mm.as_u64[at + abi.PAGE_FLAGS >> 3] & flags != 0)
+    cdef uint64_t unmapped_uncounted
+    unmapped_uncounted = 4294967295
+    return mm.as_u64[at + abi.PAGE_MAPCOUNT >> 3] != unmapped_uncounted or mm.as_u64[at + abi.PAGE_MAPPING >> 3] != 0 or mm.as_u64[at + abi.PAGE_FLAGS >> 3] & flags != 0
 
 cdef inline bint put_testzero(Mm mm, uint64_t at) except -1:
     if mm.debug_vm:

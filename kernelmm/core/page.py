@@ -101,10 +101,11 @@ def is_buddy(mm: Mm, at: u64, buddy_at: u64, order: u32) -> bool:
 
 def is_bad(mm: Mm, at: u64, flags: u64) -> bool:
     """Whether a page that nobody should own is mapped, counted, or has one of the ``flags`` set."""
+    # _mapcount and _count, the two halves of one word: -1 and 0
+    unmapped_uncounted: u64 = 0xFFFFFFFF
     return (
-        mm.as_s32[(at + abi.PAGE_MAPCOUNT) >> 2] != -1
+        mm.as_u64[(at + abi.PAGE_MAPCOUNT) >> 3] != unmapped_uncounted
         or mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] != 0
-        or mm.as_s32[(at + abi.PAGE_COUNT) >> 2] != 0
         or mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & flags != 0
     )
 

@@ -22,20 +22,19 @@ def reset_pages_scanned(mm: Mm, z: u64, pageset: u64) -> None:
 
 
 def rmqueue_bulk(
-    mm: Mm, zone: u64, pageset: u64, count: s32, head: u64, head_at: u64, migratetype: s32, cold: bool
+    mm: Mm, zone: u64, z: u64, pageset: u64, count: s32, head: u64, head_at: u64, migratetype: s32, cold: bool
 ) -> s32:
     """Take up to ``count`` single pages off the buddy lists and put them on a per-cpu list, in that order.
 
     :returns: pages taken
     """
-    z: u64 = address.off(mm, zone)
     taken: s32 = 0
     pg: u64
     at: u64
     _: s32
     mmzone.spin_lock(mm, z)
     for _ in range(count):
-        pg = mobility.__rmqueue(mm, zone, 0, migratetype)
+        pg = mobility.__rmqueue(mm, zone, z, 0, migratetype)
         if pg == 0:
             break
         at = address.page_off(mm, pg)
@@ -104,7 +103,7 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, pcp: u64, pageset: u64) ->
                 mt = mmzone.pageblock_migratetype(mm, address.page_to_pfn(mm, pg))
             if mt < 0 or mt >= mm.migrate_types:
                 mm.bad_migratetype(pg, mt)
-            buddy.__free_one_page(mm, pg, address.page_to_pfn(mm, pg), zone, pageset, 0, mt)
+            buddy.__free_one_page(mm, pg, address.page_to_pfn(mm, pg), zone, z, pageset, 0, mt)
             if mm.tracing:
                 mm.tracer.mm_page_pcpu_drain(mm, pg, 0, mt)
             to_free -= 1

@@ -111,7 +111,9 @@ class PageOwner:
         gfp_mask = mm.as_u32[at + self.gfp_mask >> 2]
         yield f"Page allocated via order {mm.as_u32[at + self.order >> 2]}, mask 0x{gfp_mask:x}"
         kind = mmzone.pageblock_migratetype(mm, pfn)
-        fallback = "Fallback" if kind != gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled()) else " " * 8
+        fallback = (
+            "Fallback" if kind != gfp.gfpflags_to_migratetype(gfp_mask, mmzone.mobility_disabled(mm)) else " " * 8
+        )
         flags = mm.as_u64[(address.page_off(mm, pg) + abi.PAGE_FLAGS) >> 3]
         letters = "".join(letter if flags & mask else " " for mask, letter in self.letters)
         yield f"PFN {pfn} Block {pfn >> abi.PAGEBLOCK_ORDER} type {kind} {fallback} Flags {letters}"

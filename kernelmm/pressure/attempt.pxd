@@ -8,13 +8,14 @@ from kernelmm.core cimport alloc
 from kernelmm.core cimport current
 from kernelmm.core cimport mmzone
 from kernelmm.core cimport watermark
+from kernelmm.core cimport zoneref
 from kernelmm.core.mm cimport AllocContext
 from kernelmm.core.mm cimport Mm
 from kernelmm.pressure cimport wakeup
 from physmem cimport abi
 from physmem cimport address
 
-@cython.locals(refs=uint64_t, end=uint64_t, zref=uint64_t, preferred=uint64_t)
+@cython.locals(zref=uint64_t, preferred=uint64_t)
 cpdef wake_all_kswapds(Mm mm, uint32_t order, AllocContext ac)
 
 @cython.locals(alloc_flags=uint32_t)

@@ -10,7 +10,7 @@ not wait fail here by the thousand, so this room is compiled; what comes after i
 from __future__ import annotations
 
 from kernelmm import gfp
-from kernelmm.core import alloc, current, mmzone, watermark
+from kernelmm.core import alloc, current, mmzone, watermark, zoneref
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import wakeup
 from physmem import abi, address
@@ -19,13 +19,11 @@ from physmem.ctype import u32, u64
 
 def wake_all_kswapds(mm: Mm, order: u32, ac: AllocContext) -> None:
     """``wake_all_kswapds``: of every zone the request could have used."""
-    refs: u64 = alloc.zonerefs(mm, ac.zonelist)
-    end: u64 = refs + mm.max_zonerefs * abi.SIZEOF_ZONEREF
-    zref: u64 = alloc.next_zones_zonelist(mm, refs, end, ac.high_zoneidx, ac.nodemask)
+    zref: u64 = zoneref.next_zones_zonelist(mm, ac.zonerefs, ac.zonerefs_end, ac.high_zoneidx, ac.nodemask)
     preferred: u64 = mmzone.zone_idx(mm, ac.preferred_zone, address.off(mm, ac.preferred_zone))
-    while mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3] != 0:
-        wakeup.wakeup_kswapd(mm, mm.as_u64[(zref + abi.ZONEREF_ZONE) >> 3], order, preferred)
-        zref = alloc.next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, end, ac.high_zoneidx, ac.nodemask)
+    while zoneref.zone_of(mm, zref) != 0:
+        wakeup.wakeup_kswapd(mm, zoneref.zone_of(mm, zref), order, preferred)
+        zref = zoneref.next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, ac.zonerefs_end, ac.high_zoneidx, ac.nodemask)
 
 
 def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
@@ -45,7 +43,10 @@ def gfp_to_alloc_flags(mm: Mm, gfp_mask: u32) -> u32:
         or (not mm.in_interrupt and (current.flags(mm) & abi.PF_MEMALLOC or current.memdie(mm)))
     ):
         alloc_flags |= watermark.ALLOC_NO_WATERMARKS
-    if mm.migrate_cma >= 0 and gfp.gfpflags_to_migratetype(gfp_mask, mm.mobility_disabled()) == abi.MIGRATE_MOVABLE:
+    if (
+        mm.migrate_cma >= 0
+        and gfp.gfpflags_to_migratetype(gfp_mask, mmzone.mobility_disabled(mm)) == abi.MIGRATE_MOVABLE
+    ):
         alloc_flags |= watermark.ALLOC_CMA
     return alloc_flags
 
@@ -60,7 +61,7 @@ def without_reserves(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, ac: Al
 def high_priority(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) -> u64:
     """One try of ``__alloc_pages_high_priority``: any page at all, the local node's first; ``struct page *`` or 0."""
     # Memory policies do not bind this caller.
-    ac.zonelist = mmzone.node_zonelist(mm, mm.numa_node_id(), gfp_mask & gfp.__GFP_THISNODE != 0)
+    zoneref.set_zonelist(mm, ac, mmzone.node_zonelist(mm, mm.numa_node_id(), gfp_mask & gfp.__GFP_THISNODE != 0))
     return alloc.get_page_from_freelist(mm, gfp_mask, order, watermark.ALLOC_NO_WATERMARKS, ac)
 
 
@@ -73,7 +74,7 @@ def attempt(mm: Mm, gfp_mask: u32, order: u32, ac: AllocContext) -> u64:
     alloc_flags = gfp_to_alloc_flags(mm, gfp_mask)
     if not alloc_flags & watermark.ALLOC_CPUSET and ac.nodemask == 0:
         # Cpusets do not bind this caller: start from the zonelist's true first zone.
-        alloc.first_zones_zonelist(mm, ac, 0)
+        zoneref.first_zones_zonelist(mm, ac, 0)
     pg = without_reserves(mm, gfp_mask, order, alloc_flags, ac)
     if pg == 0 and alloc_flags & watermark.ALLOC_NO_WATERMARKS:
         pg = high_priority(mm, gfp_mask, order, ac)

@@ -439,7 +439,7 @@ def place_scanners(cc: CompactControl) -> None:
 def compact_zone(cc: CompactControl) -> int:
     """``compact_zone``: move pages until the wanted block is there or the scanners meet; COMPACT_*."""
     mm = cc.mm
-    migratetype = gfp.gfpflags_to_migratetype(cc.gfp_mask, mm.mobility_disabled())
+    migratetype = gfp.gfpflags_to_migratetype(cc.gfp_mask, mmzone.mobility_disabled(mm))
     if cc.order != -1:
         suitable = wakeup.compaction_suitable(mm, cc.z, cc.order, cc.alloc_flags, cc.classzone_idx)
         if suitable != codes.COMPACT_CONTINUE:

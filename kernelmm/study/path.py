@@ -21,9 +21,13 @@ T = TypeVar("T")
 
 #: Rooms of accessors, and accessors elsewhere: they would drown the functions that call them.
 _ACCESSOR_ROOMS = frozenset(f"kernelmm.core.{room}" for room in ("mm", "mmzone", "page", "vmstat"))
+<<<<<<< HEAD
 _ACCESSORS = frozenset(
     {"mems_allowed", "read_mems_allowed_begin", "read_mems_allowed_retry", "wmark_pages", "zonerefs"}
 )
+=======
+_ACCESSORS = frozenset({"wmark_pages", "zonerefs", "zonerefs_end", "set_zonelist", "zone_of"})
+>>>>>>> 5412193 (One translation an allocation: zonerefs in the context, zones handed on; what only reckons cannot raise)
 
 
 class Step(NamedTuple):
