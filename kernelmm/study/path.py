@@ -21,13 +21,12 @@ T = TypeVar("T")
 
 #: Rooms of accessors, and accessors elsewhere: they would drown the functions that call them.
 _ACCESSOR_ROOMS = frozenset(f"kernelmm.core.{room}" for room in ("mm", "mmzone", "page", "vmstat"))
-<<<<<<< HEAD
 _ACCESSORS = frozenset(
-    {"mems_allowed", "read_mems_allowed_begin", "read_mems_allowed_retry", "wmark_pages", "zonerefs"}
-)
-=======
-_ACCESSORS = frozenset({"wmark_pages", "zonerefs", "zonerefs_end", "set_zonelist", "zone_of"})
->>>>>>> 5412193 (One translation an allocation: zonerefs in the context, zones handed on; what only reckons cannot raise)
+    {
+        "mems_allowed", "read_mems_allowed_begin", "read_mems_allowed_retry",
+        "set_zonelist", "wmark_pages", "zone_of", "zonerefs", "zonerefs_end",
+    }
+)  # fmt: skip
 
 
 class Step(NamedTuple):
