@@ -35,7 +35,6 @@ from kernelmm.core.mm import Mm
 from kernelmm.debug.aids import install, page_ext_init
 from kernelmm.debug.options import NO_DEBUG, Debug, early_params
 from kernelmm.pressure import kswapd, owners
-from kernelmm.study.faults import setup_fail_page_alloc
 from physmem.dump import Dump
 from physmem.e820 import MemoryMap
 from physmem.errors import UsageError
@@ -284,6 +283,8 @@ def kernel_init(kernel: Kernel, config: BootConfig, node_of: list[int]) -> None:
     for nid in kernel.nodes(N_MEMORY):
         kswapd.kswapd_run(kernel.mm, nid)
     if config.fail_page_alloc:
+        from kernelmm.study.faults import setup_fail_page_alloc
+
         setup_fail_page_alloc(kernel.mm, config.fail_page_alloc)
 
 

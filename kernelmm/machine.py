@@ -30,28 +30,26 @@ from kernelmm.core.mm import Mm
 from kernelmm.debug import access
 from kernelmm.debug.aids import install
 from kernelmm.debug.atomic import AtomicSleep, NoAids
-from kernelmm.debug.lockdep import Lockdep
 from kernelmm.hardware import Hardware
 from kernelmm.page_view import PageView
-from kernelmm.study import script as page_script
 from kernelmm.study.debug_vm import DebugVm
-from kernelmm.study.faults import FaultAttr, fail_page_alloc_debugfs, setup_fail_page_alloc
 from kernelmm.study.reporter import Reporter
-from kernelmm.study.run import MEMORY_FAULTS, Run, memory_fault
-from kernelmm.study.script import Script
-from kernelmm.study.trace import Event, Tracer
 from physmem import abi, address
 from physmem.dump import Dump, open_dump
 from physmem.e820 import MemoryMap
-from physmem.errors import AddressError, PhysmemError, UsageError
-from physmem.image.pieces import Progress
-from physmem.image.save import Target, save_image
+from physmem.errors import MEMORY_FAULTS, AddressError, PhysmemError, UsageError, memory_fault
 from physmem.ram import Ram
 
+# What a machine can do besides allocating and freeing is loaded when it is asked for.
 if TYPE_CHECKING:
     from kernelmm.study.explain_model import Explanation
+    from kernelmm.study.faults import FaultAttr
+    from kernelmm.study.run import Run
+    from kernelmm.study.script import Script
+    from kernelmm.study.trace import Event, Tracer
     from kernelmm.validate.history import History
     from kernelmm.validate.verdict import Verdict
+    from physmem.image.pieces import Progress
     from physmem.inspect.explain import AddressExplanation
 
 __all__ = ["Machine"]
@@ -352,6 +350,8 @@ class Machine(Hardware):
 
         :param sink: called with each event; by default the tracer collects them
         """
+        from kernelmm.study.trace import Tracer
+
         before = self.mm.tracer, self.mm.tracing
         tracer = Tracer(sink)
         self.mm.tracer, self.mm.tracing = tracer, True
@@ -426,6 +426,8 @@ class Machine(Hardware):
 
     @lockdep.setter
     def lockdep(self, on: bool) -> None:
+        from kernelmm.debug.lockdep import Lockdep
+
         if self.mm.aids is None:
             self.mm.aids = NoAids()
         self.mm.aids.lockdep = Lockdep(self.kernel, self.console) if on else None
@@ -456,6 +458,8 @@ class Machine(Hardware):
         :param attributes: fields of :class:`~kernelmm.study.faults.FaultAttr`; the others stay as they are
         :raises UsageError: the parameter is malformed, or there is no such attribute
         """
+        from kernelmm.study.faults import fail_page_alloc_debugfs, setup_fail_page_alloc
+
         if parameter is not None:
             setup_fail_page_alloc(self.mm, parameter)
         return fail_page_alloc_debugfs(self.mm, **attributes)
@@ -483,7 +487,10 @@ class Machine(Hardware):
 
         :raises UsageError: the script is malformed, or not one for this machine; with the line
         """
-        parsed = script if isinstance(script, Script) else page_script.load(script)
+        from kernelmm.study.run import Run
+        from kernelmm.study.script import Script, load
+
+        parsed = script if isinstance(script, Script) else load(script)
         return Run(self.mm, parsed, self.dump.pgdats)
 
     def run(self, script: Script | _Path) -> list[str]:
@@ -519,6 +526,8 @@ class Machine(Hardware):
         :raises ImageError: it cannot be written
         :raises UsageError: there is no such format
         """
+        from physmem.image.save import Target, save_image
+
         frames = None
         # A closed image does not tell any more what memory the machine had.
         with suppress(UsageError):

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,6 @@ from physmem import paging
 from physmem.derived import DERIVED, release_of
 from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError, UnsupportedError
 from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
-from physmem.image.write import Mapping
-from physmem.kallsyms import KernelSymbols
-from physmem.kernel_layout import find_kallsyms, own_layout
 from physmem.memory import PhysicalMemory
 from physmem.memory_model import (
     FLAT_SHIFT,
@@ -39,12 +37,13 @@ from physmem.memory_model import (
 from physmem.ram import Ram
 from physmem.regions import KERNEL_IMAGE_SIZE, KernelImage, PageTables, Regions
 from physmem.space import UNMAPPED, AddressSpace
-from physmem.structs import known
-from physmem.structs.bounds import check_bounds
-from physmem.structs.btf_layout import Lazy, Overlay
 from physmem.structs.layout import Layout
+from physmem.structs.lazy import Lazy, Overlay
 from physmem.symbols import Symbols, moved, moved_by
-from physmem.vmlinux import Vmlinux
+
+if TYPE_CHECKING:
+    from physmem.image.write import Mapping
+    from physmem.vmlinux import Vmlinux
 
 __all__ = ["KERNEL_IMAGE_SIZE", "Dump", "open_dump"]
 
@@ -76,7 +75,11 @@ def open_dump(
     :raises SymbolError: the symbols are malformed, or one that is needed is missing
     :raises UnsupportedError: pyelftools is not installed, and a vmlinux is to be read
     """
-    linked = None if vmlinux is None else Vmlinux(vmlinux)
+    # Each of these is for some images, and a machine of our own has no need of any.
+    from physmem.structs import known
+    from physmem.structs.bounds import check_bounds
+
+    linked = None if vmlinux is None else _vmlinux(vmlinux)
     image = open_image(path, raw=layout is not None or linked is not None)
     try:
         info = VmcoreInfo(image.vmcoreinfo or find_vmcoreinfo(image))
@@ -92,6 +95,8 @@ def open_dump(
             names |= Symbols({k: v for k, v in here.items() if k != "mem_section" or k not in names}, given.source)
         if linked is not None:
             linked.check_kernel(info)
+            from physmem.kallsyms import KernelSymbols
+
             table = linked.symbols.moved(moved_by(info, linked.symbols, linked.path))
             names = KernelSymbols(names, lambda: table, linked.path)
         if layout is not None:
@@ -101,6 +106,9 @@ def open_dump(
         elif recognised is not None:
             structs = recognised.layout.merge(told)
         elif info:
+            from physmem.kallsyms import KernelSymbols
+            from physmem.kernel_layout import find_kallsyms, own_layout
+
             kernel = KernelImage.of(info, names, told, image)
             names = KernelSymbols(names, lambda: find_kallsyms(info, kernel))
             structs = own_layout(info, names, kernel)
@@ -112,6 +120,12 @@ def open_dump(
     except BaseException:
         image.close()
         raise
+
+
+def _vmlinux(path: str | os.PathLike[str]) -> Vmlinux:
+    from physmem.vmlinux import Vmlinux
+
+    return Vmlinux(path)
 
 
 class Dump:
@@ -247,6 +261,8 @@ class Dump:
 
     def kernel_mapping(self) -> Mapping | None:
         """Where the kernel's image is, for debuggers; None if VMCOREINFO tells them, or nothing does."""
+        from physmem.image.write import Mapping
+
         if "NUMBER(phys_base)" in self.info:
             return None
         with contextlib.suppress(PhysmemError):

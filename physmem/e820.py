@@ -45,13 +45,14 @@ _MAX_TEXT = 1 << 20
 _MAX_REGIONS = 4096
 _MAX_NODES = 1024
 
-_SIZE = re.compile(r"(0x[0-9a-f]{1,16}|[0-9]{1,20})([kmgtpe]?)(i?b)?", re.ASCII | re.IGNORECASE)
+_SIZE = r"(?ai)(0x[0-9a-f]{1,16}|[0-9]{1,20})([kmgtpe]?)(i?b)?"
+# Of these a text needs one or two: the module compiles none when it is imported.
 _RANGE = r"(?:\[mem\s+)?0x(?P<start>[0-9a-fA-F]{1,16})-0x(?P<last>[0-9a-fA-F]{1,16})\]?"
-_E820 = re.compile(rf"(?:BIOS-e820:|e820:|user:)?\s*{_RANGE}\s+(?P<kind>.+)", re.ASCII)
-_IOMEM = re.compile(r"(?P<indent>\s*)(?P<start>[0-9a-f]{8,16})-(?P<last>[0-9a-f]{8,16}) : (?P<kind>.+)", re.ASCII)
-_NODE = re.compile(rf"(?:SRAT:\s+)?node\s+(?P<node>[0-9]{{1,4}})(?:\s+PXM\s+[0-9]+|:)\s*{_RANGE}.*", re.ASCII | re.I)
-_DISTANCE = re.compile(r"distance\s+([0-9]{1,4})\s+([0-9]{1,4})\s+([0-9]{1,4})", re.ASCII)
-_TIMESTAMP = re.compile(r"\[\s*[0-9]+\.[0-9]+\]\s*")
+_E820 = rf"(?a)(?:BIOS-e820:|e820:|user:)?\s*{_RANGE}\s+(?P<kind>.+)"
+_IOMEM = r"(?a)(?P<indent>\s*)(?P<start>[0-9a-f]{8,16})-(?P<last>[0-9a-f]{8,16}) : (?P<kind>.+)"
+_NODE = rf"(?ai)(?:SRAT:\s+)?node\s+(?P<node>[0-9]{{1,4}})(?:\s+PXM\s+[0-9]+|:)\s*{_RANGE}.*"
+_DISTANCE = r"(?a)distance\s+([0-9]{1,4})\s+([0-9]{1,4})\s+([0-9]{1,4})"
+_TIMESTAMP = r"\[\s*[0-9]+\.[0-9]+\]\s*"
 
 
 class Kind(Enum):
@@ -91,7 +92,7 @@ def parse_size(text: str) -> int:
 
     :raises UsageError: it is not a size
     """
-    match = _SIZE.fullmatch(text.strip())
+    match = re.fullmatch(_SIZE, text.strip())
     if match is None:
         raise UsageError(f"size {text[:40]!r}: not a number with one of the suffixes K, M, G, T, P, E")
     return int(match[1], 0 if match[1][:2].lower() == "0x" else 10) << 10 * " kmgtpe".index(match[2].lower() or " ")
@@ -171,12 +172,12 @@ class MemoryMap:
         distances: dict[tuple[int, int], int] = {}
         for number, line in enumerate(text.splitlines(), 1):
             where = f"{source}: line {number}"
-            line = _TIMESTAMP.sub("", line.split("#")[0].rstrip(), count=1)
+            line = re.sub(_TIMESTAMP, "", line.split("#")[0].rstrip(), count=1)
             if not line.strip():
                 continue
-            if match := _NODE.fullmatch(line.strip()):
+            if match := re.fullmatch(_NODE, line.strip()):
                 affinity.setdefault(_below(int(match["node"]), _MAX_NODES, where), []).append(_interval(match, where))
-            elif match := _DISTANCE.fullmatch(line.strip()):
+            elif match := re.fullmatch(_DISTANCE, line.strip()):
                 distances[int(match[1]), int(match[2])] = int(match[3])
             elif region := _region(line, where):
                 regions.append(region)
@@ -316,7 +317,7 @@ def _check_distances(distances: Sequence[Sequence[int]], nodes: int) -> None:
 
 def _region(line: str, where: str) -> Region | None:
     """The region of an e820 or iomem line; None if it is not memory's."""
-    if match := _IOMEM.fullmatch(line):
+    if match := re.fullmatch(_IOMEM, line):
         kind = _IOMEM_KINDS.get(match["kind"].strip().lower())
         if match["indent"] or kind is None:
             return None
@@ -324,7 +325,7 @@ def _region(line: str, where: str) -> Region | None:
         if end == 1:
             raise UsageError(f"{where}: {line.strip()!r}: the kernel hides addresses from readers other than root")
         return Region(start, end, kind)
-    match = _E820.fullmatch(line.strip())
+    match = re.fullmatch(_E820, line.strip())
     if match is None:
         raise UsageError(f"{where}: {line.strip()[:60]!r} is no line of a memory map")
     kind = _E820_KINDS.get(match["kind"].strip().lower())

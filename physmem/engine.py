@@ -16,7 +16,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 
 from physmem.errors import UsageError
@@ -25,7 +24,7 @@ __all__ = ["ENGINES", "available", "current", "install", "select", "why_interpre
 
 ENGINES = ("compiled", "interpreted")
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 _MARK = b"# room: compiled"
 _chosen: str | None = None
 
@@ -38,10 +37,10 @@ class _Finder:
     ) -> importlib.machinery.ModuleSpec | None:
         if name.partition(".")[0] not in ("physmem", "kernelmm"):
             return None
-        source = _ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        source = os.path.join(_ROOT, *name.split(".")) + ".py"
         if not _is_compiled_room(source) or current() == "compiled":
             return None
-        loader = importlib.machinery.SourceFileLoader(name, str(source))
+        loader = importlib.machinery.SourceFileLoader(name, source)
         return importlib.util.spec_from_file_location(name, source, loader=loader)
 
 
@@ -82,7 +81,7 @@ def available() -> tuple[str, ...]:
 
 def why_interpreted() -> str | None:
     """Why the compiled engine cannot run here, in words; None if it can."""
-    spec = importlib.machinery.PathFinder.find_spec("physmem.space", [str(_ROOT / "physmem")])
+    spec = importlib.machinery.PathFinder.find_spec("physmem.space", [os.path.join(_ROOT, "physmem")])
     if spec is None or not isinstance(spec.loader, importlib.machinery.ExtensionFileLoader):
         return "the compiled engine was not built here (that needs a C compiler)"
     changed = _changed()
@@ -91,20 +90,25 @@ def why_interpreted() -> str | None:
 
 def _changed() -> str | None:
     """A source that is not what the extensions were built from (``setup.py`` leaves a record of hashes)."""
-    record = _ROOT / "physmem" / "_built.json"
+    record = "_built.json"
     try:
-        hashes = json.loads(record.read_text())
+        hashes = json.loads(_contents(os.path.join("physmem", record)))
         for name, digest in hashes.items():
-            if hashlib.sha256((_ROOT / name).read_bytes()).hexdigest() != digest:
+            if hashlib.sha256(_contents(name)).hexdigest() != digest:
                 return str(name)
     except (OSError, ValueError, AttributeError):
-        return record.name
+        return record
     return None
 
 
-def _is_compiled_room(source: Path) -> bool:
+def _contents(name: str) -> bytes:
+    with open(os.path.join(_ROOT, name), "rb") as file:
+        return file.read()
+
+
+def _is_compiled_room(source: str) -> bool:
     try:
-        with source.open("rb") as file:
+        with open(source, "rb") as file:
             file.readline()
             return file.readline().rstrip() == _MARK
     except OSError:

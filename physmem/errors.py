@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 
 __all__ = [
+    "MEMORY_FAULTS",
     "AbsentError",
     "AddressError",
     "BudgetError",
@@ -22,7 +23,11 @@ __all__ = [
     "SymbolError",
     "UnsupportedError",
     "UsageError",
+    "memory_fault",
 ]
+
+#: What a hot room raises when a number found in memory leads it out of memory, or does not fit where it is stored.
+MEMORY_FAULTS = (IndexError, OverflowError, ValueError)
 
 
 class PhysmemError(Exception):
@@ -110,3 +115,8 @@ class CorruptionError(PhysmemError):
         self.rule = rule
         self.detail = detail
         self.pfn = pfn
+
+
+def memory_fault(operation: str) -> CorruptionError:
+    """What one of :data:`MEMORY_FAULTS` is to the caller of an operation; their own text depends on the engine."""
+    return CorruptionError("memory_access", f"{operation}: a value in memory leads out of its bounds")

@@ -17,9 +17,10 @@ from physmem.kallsyms_search import find_tables
 from physmem.regions import KernelImage
 from physmem.structs import btf
 from physmem.structs.bounds import check_struct
-from physmem.structs.btf_layout import Lazy, LazyLayout, read_btf
+from physmem.structs.btf_layout import LazyLayout, read_btf
 from physmem.structs.field import StructLayout
 from physmem.structs.layout import Layout
+from physmem.structs.lazy import Lazy
 
 __all__ = ["find_kallsyms", "own_layout"]
 

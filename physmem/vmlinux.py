@@ -23,8 +23,9 @@ import zstandard
 from physmem.errors import LayoutError, SymbolError, UnsupportedError
 from physmem.image import VmcoreInfo
 from physmem.structs.bounds import check_struct
-from physmem.structs.btf_layout import Lazy, LazyLayout, read_btf, read_types
+from physmem.structs.btf_layout import LazyLayout, read_btf, read_types
 from physmem.structs.dwarf import SECTIONS, Dwarf
+from physmem.structs.lazy import Lazy
 from physmem.symbols import SymbolTable, in_image
 
 __all__ = ["LinkedSymbols", "Vmlinux", "is_vmlinux"]

@@ -28,9 +28,9 @@ __all__ = ["COMMAND_LINE_SIZE", "PARAMETERS", "parse_early_param"]
 COMMAND_LINE_SIZE = 2048
 
 #: ``name``, ``name=value``, ``name="a value with blanks"``, each up to the next blank.
-_PARAMETER = re.compile(r'(?:[^\s"]|"[^"]*")+')
-_PERCENT = re.compile(r"([0-9]{1,3})%", re.ASCII)
-_MEMMAP = re.compile(r"(?P<size>\w+)(?P<kind>[@#$])(?P<start>\w+)", re.ASCII)
+_PARAMETER = r'(?:[^\s"]|"[^"]*")+'
+_PERCENT = r"(?a)([0-9]{1,3})%"
+_MEMMAP = r"(?a)(?P<size>\w+)(?P<kind>[@#$])(?P<start>\w+)"
 _MEMMAP_KINDS = {"@": Kind.RAM, "#": Kind.ACPI, "$": Kind.RESERVED}
 
 
@@ -47,7 +47,7 @@ def parse_early_param(config: BootConfig, text: str) -> tuple[BootConfig, list[s
         raise UsageError(f"the command line has {len(text.encode())} bytes: at most {COMMAND_LINE_SIZE - 1} fit")
     if not text.isprintable():
         raise UsageError("the command line has characters that cannot be printed")
-    told = [_split(each) for each in _PARAMETER.findall(text.split(" -- ")[0])]
+    told = [_split(each) for each in re.findall(_PARAMETER, text.split(" -- ")[0])]
     unknown = [f"{name}={value}" if value else name for name, value in told if name not in PARAMETERS]
     for name in PARAMETERS:
         for value in (value for other, value in told if other == name):
@@ -79,7 +79,7 @@ def parse_memmap_opt(config: BootConfig, value: str) -> dict[str, Any]:
     """``memmap=``: ``SIZE@START`` is RAM, with ``#`` ACPI data, with ``$`` reserved; a ``SIZE`` alone is ``mem=``."""
     memory = config.memory
     for each in value.split(","):
-        if (match := _MEMMAP.fullmatch(each)) is None:
+        if (match := re.fullmatch(_MEMMAP, each)) is None:
             return parse_memopt(config, each)
         start, size = parse_size(match["start"]), parse_size(match["size"])
         memory = memory.marked(start, start + size, _MEMMAP_KINDS[match["kind"]])
@@ -100,7 +100,7 @@ def numa_setup(config: BootConfig, value: str) -> dict[str, Any]:
 
 def cmdline_parse_core(config: BootConfig, value: str) -> int:
     """``cmdline_parse_core``: bytes, or percent of the memory that the kernel has."""
-    if match := _PERCENT.fullmatch(value):
+    if match := re.fullmatch(_PERCENT, value):
         if int(match[1]) > 100:
             raise UsageError("more than all")
         memory = config.memory.limited(config.mem) if config.mem else config.memory

@@ -13,7 +13,6 @@ import click
 
 from physmem import engine
 from physmem.cli.common import DumpOptions, progress_bar, warn
-from physmem.image.output import replacing
 
 if TYPE_CHECKING:
     from kernelmm.machine import Machine
@@ -67,6 +66,8 @@ def text_output(path: str | None) -> Iterator[Callable[[str], None]]:
     if path is None or path == "-":
         yield click.echo if path else lambda line: None
         return
+    from physmem.image.output import replacing
+
     with replacing(path) as out:
         lines: list[str] = []
 

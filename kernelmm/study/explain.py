@@ -20,9 +20,8 @@ from kernelmm.study.explain_model import Call, Change, Explanation, Line, Operat
 from kernelmm.study.explain_recorder import Execution, Invocation, Recorder, Stored
 from kernelmm.study.explain_source import Replay, Unknown
 from kernelmm.study.explain_values import Names, is_physical
-from kernelmm.study.run import MEMORY_FAULTS, memory_fault
 from kernelmm.study.trace import Event
-from physmem.errors import PhysmemError
+from physmem.errors import MEMORY_FAULTS, PhysmemError, memory_fault
 
 if TYPE_CHECKING:
     from kernelmm.machine import Machine

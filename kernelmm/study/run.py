@@ -14,20 +14,12 @@ from kernelmm.core.replay import replay
 from kernelmm.study import ranges
 from kernelmm.study import script as page_script
 from kernelmm.study.script import Script
-from physmem.errors import CorruptionError, PhysmemError, UsageError
+from physmem.errors import MEMORY_FAULTS, PhysmemError, UsageError, memory_fault
 
-__all__ = ["MEMORY_FAULTS", "Run", "memory_fault"]
-
-#: What a hot room raises when a number found in memory leads it out of memory, or does not fit where it is stored.
-MEMORY_FAULTS = (IndexError, OverflowError, ValueError)
+__all__ = ["Run"]
 
 #: First result of an operation that was not performed; a PFN is -1 or more.
 _NOT_RUN = -2
-
-
-def memory_fault(operation: str) -> CorruptionError:
-    """What one of :data:`MEMORY_FAULTS` is to the caller of an operation; their own text depends on the engine."""
-    return CorruptionError("memory_access", f"{operation}: a value in memory leads out of its bounds")
 
 
 class Run:

@@ -116,6 +116,8 @@ class Program(click.Group):
         **extra: Any,
     ) -> Any:
         """Run, and leave the process (unless ``standalone_mode`` is off) with the verb's exit status."""
+        # Nothing here is linear algebra: the threads that numpy's would start take longer than many a verb.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         if not standalone_mode:
             return super().main(args, self.name, complete_var, standalone_mode=False, **extra)
         try:

@@ -2,31 +2,32 @@
 """Memory images: files that hold a machine's physical memory.
 
 ``open_image`` opens any that is known here, told by its first bytes and
-whatever its name.  A new format is a subclass of ``Image`` and a line in the
-table of formats.
+whatever its name.  A new format is a subclass of ``Image``, a function that makes
+one, and a line in the table of formats.  A format's reader is loaded when there is
+a file for it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from physmem.errors import ImageError, UsageError
 from physmem.image import elf_format, kdump_format, lime
-from physmem.image.avml import Avml
 from physmem.image.base import Image
-from physmem.image.contents import Contents
-from physmem.image.elf import ElfCore
-from physmem.image.flattened import Flattened
-from physmem.image.joined import Joined
-from physmem.image.kdump import Kdump
-from physmem.image.lime import Lime
 from physmem.image.notes import Note
 from physmem.image.raw import Raw, parse_segment
 from physmem.image.search import find_vmcoreinfo
 from physmem.image.source import MAX_EXPANDED, Source, open_source
 from physmem.image.vmcoreinfo import VmcoreInfo
+
+if TYPE_CHECKING:
+    from physmem.image.avml import Avml
+    from physmem.image.elf import ElfCore
+    from physmem.image.kdump import Kdump
+    from physmem.image.lime import Lime
 
 __all__ = [
     "Avml",
@@ -46,6 +47,15 @@ _PAGE = 4096
 _RAW_SEARCH = 16 << 30
 
 
+_READERS = {"Avml": "avml", "ElfCore": "elf", "Kdump": "kdump", "Lime": "lime"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _READERS:
+        return getattr(importlib.import_module(f"physmem.image.{_READERS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 class _Unknown(ImageError):
     """The file has no format that is known here."""
 
@@ -55,20 +65,42 @@ class _Format(NamedTuple):
     open: Callable[[Source, int], Image]
 
 
+def _elf(source: Source, max_expanded: int) -> Image:
+    from physmem.image.elf import ElfCore
+
+    return ElfCore(source)
+
+
+def _kdump(source: Source, max_expanded: int) -> Image:
+    from physmem.image.contents import Contents
+    from physmem.image.kdump import Kdump
+
+    return Kdump(Contents(source))
+
+
 def _flattened(source: Source, max_expanded: int) -> Image:
+    from physmem.image.flattened import Flattened
+    from physmem.image.kdump import Kdump
+
     flat = Flattened(source)
     if flat[0:4] == elf_format.MAGIC:
-        return ElfCore(flat.restored(max_expanded))
+        return _elf(flat.restored(max_expanded), max_expanded)
     return Kdump(flat)
 
 
+def _avml(source: Source, max_expanded: int) -> Image:
+    from physmem.image.avml import Avml
+
+    return Avml(source)
+
+
 _FORMATS = (
-    _Format(elf_format.MAGIC, lambda source, _: ElfCore(source)),
-    _Format(kdump_format.KDUMP, lambda source, _: Kdump(Contents(source))),
-    _Format(kdump_format.DISKDUMP, lambda source, _: Kdump(Contents(source))),
+    _Format(elf_format.MAGIC, _elf),
+    _Format(kdump_format.KDUMP, _kdump),
+    _Format(kdump_format.DISKDUMP, _kdump),
     _Format(kdump_format.FLAT_SIGNATURE, _flattened),
-    _Format(lime.MAGIC, lambda source, _: Lime(source)),
-    _Format(lime.AVML_MAGIC, lambda source, _: Avml(source)),
+    _Format(lime.MAGIC, lambda source, _: lime.Lime(source)),
+    _Format(lime.AVML_MAGIC, _avml),
 )
 
 
@@ -99,6 +131,8 @@ def open_image(
     try:
         for name in names:
             images.append(_open_file(name, max_expanded, raw))
+        from physmem.image.joined import Joined
+
         return Joined([(image, _span(image)) for image in images])
     except BaseException:
         for image in images:
@@ -136,9 +170,7 @@ def _exists(name: str | os.PathLike[str]) -> bool:
 
 def _span(image: Image) -> tuple[int, int]:
     """The physical addresses that a file of several is for."""
-    if isinstance(image, (Kdump, Raw)):
-        return image.span
-    return next(iter(image.ranges), (0, 0))[0], image.size
+    return image.span or (next(iter(image.ranges), (0, 0))[0], image.size)
 
 
 def _open_file(name: str | os.PathLike[str], max_expanded: int, raw: bool) -> Image:

@@ -40,6 +40,7 @@ class Image(ABC):
     :ivar notes: the notes of the image, in order; none if the format has none
     :ivar vmcoreinfo: the entries of the kernel's VMCOREINFO; empty if the image has none
     :ivar frames: the physical memory that the machine had, present or not; None if the format does not tell
+    :ivar span: the physical addresses that the file is for, present or not, if it may be one of several
     """
 
     path: str
@@ -48,6 +49,7 @@ class Image(ABC):
     notes: tuple[Note, ...]
     vmcoreinfo: dict[str, str]
     frames: Ranges | None = None
+    span: tuple[int, int] | None = None
 
     @property
     def size(self) -> int:

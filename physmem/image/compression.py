@@ -5,18 +5,15 @@ Formats: RFC 1952 (gzip), "The .xz File Format" (xz), RFC 8878 (zstd).  Each may
 be several streams in a row, as parallel compressors write them.  The decoders
 here are stricter than the file objects of the standard library, which pass over
 garbage after an xz stream, or a zstd stream that was cut short, in silence.
+
+A library is loaded when there is a file for it: most have none.
 """
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, BinaryIO, Protocol, cast
-
-import zstandard
 
 from physmem.errors import ImageError
 
@@ -36,7 +33,12 @@ _ZSTD_STEP = 256
 
 
 class _Decoder(Protocol):
-    """One stream being decoded."""
+    """One stream being decoded.
+
+    :ivar error: what :meth:`feed` raises for corrupt data
+    """
+
+    error: type[Exception]
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Decode ``data``, yielding pieces of bounded size."""
@@ -52,6 +54,9 @@ class _Decoder(Protocol):
 
 class _GzipDecoder:
     def __init__(self) -> None:
+        import zlib
+
+        self.error: type[Exception] = zlib.error
         self._stream = zlib.decompressobj(wbits=31)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -72,6 +77,9 @@ class _GzipDecoder:
 
 class _XzDecoder:
     def __init__(self) -> None:
+        import lzma
+
+        self.error: type[Exception] = lzma.LZMAError
         self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
@@ -94,6 +102,9 @@ class _XzDecoder:
 
 class _ZstdDecoder:
     def __init__(self) -> None:
+        import zstandard
+
+        self.error: type[Exception] = zstandard.ZstdError
         self._stream = zstandard.ZstdDecompressor().decompressobj()
         self.unused = b""
 
@@ -119,7 +130,6 @@ class Compression:
     :ivar suffix: how the names of such files end
     :ivar magic: how a stream begins
     :ivar decoder: makes the decoder of one stream
-    :ivar error: what that decoder raises for corrupt data
     :ivar writer: wraps a file open for writing; closing the wrapper finishes the stream and not the file
     """
 
@@ -127,27 +137,32 @@ class Compression:
     suffix: str
     magic: bytes
     decoder: Callable[[], _Decoder]
-    error: type[Exception]
     writer: Callable[[BinaryIO], IO[bytes]]
 
 
 def _gzip_writer(file: BinaryIO) -> IO[bytes]:
+    import gzip
+
     # No name and no time in the header: the same image gives the same file.
     return cast(IO[bytes], gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0))
 
 
 def _xz_writer(file: BinaryIO) -> IO[bytes]:
+    import lzma
+
     return lzma.LZMAFile(file, "wb")
 
 
 def _zstd_writer(file: BinaryIO) -> IO[bytes]:
+    import zstandard
+
     return cast(IO[bytes], zstandard.ZstdCompressor(write_checksum=True).stream_writer(file, closefd=False))
 
 
 FORMATS = (
-    Compression("gzip", ".gz", b"\x1f\x8b", _GzipDecoder, zlib.error, _gzip_writer),
-    Compression("xz", ".xz", b"\xfd7zXZ\x00", _XzDecoder, lzma.LZMAError, _xz_writer),
-    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", _ZstdDecoder, zstandard.ZstdError, _zstd_writer),
+    Compression("gzip", ".gz", b"\x1f\x8b", _GzipDecoder, _gzip_writer),
+    Compression("xz", ".xz", b"\xfd7zXZ\x00", _XzDecoder, _xz_writer),
+    Compression("zstd", ".zst", b"\x28\xb5\x2f\xfd", _ZstdDecoder, _zstd_writer),
 )
 
 
@@ -170,7 +185,7 @@ def expand(path: str, file: BinaryIO, compression: Compression) -> Iterator[byte
             here = file.tell() - len(data)
             try:
                 yield from decoder.feed(data)
-            except compression.error as error:
+            except decoder.error as error:
                 reason = f"corrupt {compression.name} stream within the {len(data)} bytes from here: {error}"
                 raise ImageError(path, reason, here) from error
             if not decoder.eof:

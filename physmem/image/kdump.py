@@ -84,12 +84,10 @@ class Kdump(Image):
 
     :param contents: the file; the image takes it over, and closing the image closes it
     :ivar ignored: for each kind of damage that was passed over, what it is
-    :ivar span: physical addresses that this file is for: all but for one of a split dump
     :raises ImageError: the file is not such a file, is truncated in front of its pages, or contradicts itself
     """
 
     ignored: tuple[str, ...]
-    span: tuple[int, int]
 
     def __init__(self, contents: Contents) -> None:
         self.path = contents.path

@@ -16,7 +16,6 @@ import errno
 import fcntl
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Protocol
@@ -88,7 +87,7 @@ class _NewFile:
             os.close(descriptor)
 
     def _temporary(self) -> str:
-        return os.path.join(self._directory, f".physmem-{secrets.token_hex(8)}")
+        return os.path.join(self._directory, f".physmem-{os.urandom(8).hex()}")
 
     def take_place(self, target: str) -> None:
         """Be complete, and ``target`` from now on, in the place of what was there; raises OSError."""

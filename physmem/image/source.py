@@ -18,7 +18,6 @@ import mmap
 import os
 import stat
 import struct
-import tempfile
 import weakref
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -198,6 +197,8 @@ def open_source(
                 if accept is not None and head:
                     accept(head)
                 return Source(name, file, "", private=False)
+            import tempfile  # for compressed files alone
+
             with tempfile.TemporaryFile() as expanded:
                 _store(name, compression.expand(name, file, packing), expanded, max_expanded, accept)
                 return Source(name, expanded, packing.name, private=True)

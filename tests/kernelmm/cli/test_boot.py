@@ -5,19 +5,25 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from kernelmm import gfp
 from kernelmm.attach import attach
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.zonelists import node_distance, zonelist
 from kernelmm.bringup.zones import zone_name
 from kernelmm.cli import main
+from kernelmm.debug.access import PageFault
+from kernelmm.machine import Machine
 from physmem.cli import main as physmem
 from physmem.dump import open_dump
+from physmem.errors import UsageError
 from physmem.inspect.check import check
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -40,6 +46,71 @@ def test_it_says_what_the_machine_has(tmp_path: Path) -> None:
     with open_dump(tmp_path / "m.vmcore") as dump:
         assert sorted(dump.pgdats) == [0, 1]
         assert not check(dump).findings
+
+
+def test_it_loads_what_it_needs(project_environment: dict[str, str]) -> None:
+    """Most of the time of a small boot is Python's imports: what reads images or runs scripts is not among them."""
+    program = (
+        "import sys; from kernelmm.cli import main; main(['boot', '--mem', '16M'], standalone_mode=False); "
+        "print(*sys.modules, file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=project_environment, capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "kernelmm.machine" in loaded
+    others = {"lzma", "tempfile", "zstandard", "pathlib", "matplotlib", "rich", "elftools"}
+    images = {f"physmem.image.{name}" for name in ("avml", "codecs", "elf", "flattened", "joined", "kdump", "save")}
+    kernels = {"physmem.kallsyms", "physmem.kernel_layout", "physmem.structs.btf", "physmem.vmlinux"}
+    study = {f"kernelmm.study.{name}" for name in ("explain", "faults", "run", "script", "trace")}
+    assert loaded & (others | images | kernels | study | {"kernelmm.debug.lockdep"}) == set()
+
+
+@pytest.mark.parametrize(
+    ("options", "variables"),
+    [
+        ([], {}),
+        (["--debug-pagealloc"], {"_debug_pagealloc_enabled": 1, "page_poisoning_enabled": 0}),
+        (
+            ["--debug-pagealloc", "--guardpage-minorder", "2"],
+            {"_debug_pagealloc_enabled": 1, "_debug_guardpage_minorder": 2, "_debug_guardpage_enabled": 1},
+        ),
+        (["--page-poisoning"], {"page_poisoning_enabled": 1}),
+        (["--page-owner"], {"page_owner_inited": 1, "_debug_pagealloc_enabled": 0}),
+        (["--cmdline", "debug_pagealloc=on page_owner=on"], {"_debug_pagealloc_enabled": 1, "page_owner_inited": 1}),
+    ],
+)
+def test_debugging_aids(tmp_path: Path, options: list[str], variables: dict[str, int]) -> None:
+    """They are in the image, which is a build with them, is recognised, and goes on with them."""
+    path = tmp_path / "m.vmcore"
+    boot("--mem", "32M", *options, "-o", path)
+    with Machine.attach(path) as machine:
+        assert not check(machine.dump).findings
+        assert machine.dump.layout.has("mem_section", "page_ext") == bool(options)
+        assert {name: machine.kernel.var(name) for name in variables} == variables
+        page = machine.alloc_page(gfp.GFP_KERNEL)
+        assert page is not None
+        address = machine.page_address(page)
+        machine.free_block(page)
+        hidden = variables.get("_debug_pagealloc_enabled", 0)
+        if hidden:
+            with pytest.raises(PageFault):
+                machine.read(address)
+        else:
+            assert machine.read(address)[1:] == (b"\xaa" * 7 if "--page-poisoning" in options else bytes(7))
+        if "page_owner_inited" in variables:
+            assert machine.page_owner().startswith("Page allocated via order 0")
+        else:
+            with pytest.raises(UsageError, match="page_owner is not on"):
+                machine.page_owner()
+
+
+def test_allocations_that_fail_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "m.vmcore"
+    boot("--mem", "32M", "--fail-page-alloc", "1,100,0,2", "-o", path)
+    with Machine.attach(path) as machine:
+        machine.fail_page_alloc(ignore_gfp_wait=0, min_order=0)
+        pages = [machine.alloc_page(gfp.GFP_KERNEL) for _ in range(4)]
+        assert [page is None for page in pages] == [True, True, False, False]
 
 
 def test_json(tmp_path: Path) -> None:
@@ -228,6 +299,9 @@ def test_memory_at_both_ends_of_the_address_space(tmp_path: Path) -> None:
         (["--cmdline", "memmap=1M@0x40000000000000"], "memmap=1M@0x40000000000000: "),
         (["--cmdline", "x" * 2048], "at most 2047 fit"),
         (["--cmdline", "a\nb"], "cannot be printed"),
+        (["--guardpage-minorder", "2"], "needs debug_pagealloc"),
+        (["--debug-pagealloc", "--guardpage-minorder", "6"], "must be from 0 to 5"),
+        (["--fail-page-alloc", "1,2"], "fail_page_alloc"),
     ],
 )
 def test_what_cannot_be(arguments: list[str], message: str, tmp_path: Path) -> None:
