@@ -82,7 +82,7 @@ class Contender:
 
 def contenders(image: Path, vmlinux: str | None) -> Iterator[Contender]:
     """Who can run here; what cannot is said on standard output."""
-    python, ours = sys.executable, [sys.executable, "-m", "physmem.cli"]
+    python, ours = sys.executable, [sys.executable, "-m", "physmem"]
     drgn = [python, str(Path(__file__).with_name("with_drgn.py"))]
     has_drgn = importlib.util.find_spec("drgn") is not None
     crash = vmlinux is not None and shutil.which("crash") is not None
@@ -175,7 +175,7 @@ def main() -> None:
         if not images:
             images = [Path(scratch, name) for name in ("image.elf", "image.kdump")]
             for image in images:
-                line = [sys.executable, "-m", "physmem.cli", "convert", str(IMAGE), "-o", str(image)]
+                line = [sys.executable, "-m", "physmem", "convert", str(IMAGE), "-o", str(image)]
                 subprocess.run(line, check=True, stdout=subprocess.DEVNULL)
         environment = dict(os.environ, PYTHONPYCACHEPREFIX=str(Path(scratch, "bytecode")))
         environment.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -40,7 +40,7 @@ def verify(folder: Path, dump: Path) -> Iterator[tuple[str, str]]:
 
 
 def _physmem(*arguments: str) -> str:
-    command = [sys.executable, "-m", "physmem.cli", *arguments]
+    command = [sys.executable, "-m", "physmem", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 

@@ -15,7 +15,7 @@ def physmem(oracle):
     """Starts ``physmem`` in the folder of a case."""
 
     def start(*args, **options):
-        command = [sys.executable, "-m", "physmem.cli", *args]
+        command = [sys.executable, "-m", "physmem", *args]
         return subprocess.Popen(command, cwd=oracle / "n128_s1", **options)
 
     return start

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``python -m physmem.cli``."""
+"""``python -m physmem``."""
 
 from __future__ import annotations
 
