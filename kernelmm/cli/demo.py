@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib import resources
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +18,6 @@ from physmem.cli.common import FOUND, DumpOptions, dump_options, example
 
 if TYPE_CHECKING:
     from kernelmm.machine import Machine
-    from kernelmm.study.path import Step
     from physmem.dump import Dump
 
 #: The image that ships with the package: a guest of 128 MiB, halted in the middle of its work.
@@ -27,6 +27,8 @@ SHIPPED = "linux-4.0-128M.vmcore.xz"
 ORDER, KEPT = 3, 2
 #: PFN whose ``struct page`` is looked for.
 PFN = 5000
+#: Said of calls that took the same path, at greater length than a column has room for.
+_MORE = re.compile(r"  \(and (\d+) more like this\)$")
 #: Findings that the screen has room for.
 _ROOM = 6
 
@@ -127,30 +129,39 @@ def translation(dump: Dump) -> Iterator[str]:
 def show_calls(machine: Machine) -> None:
     """Allocate a block and free it again: results, path through the allocator, tracepoints.  And take one to keep."""
     from kernelmm.gfp import GFP_KERNEL
-    from kernelmm.study.path import watch
+    from kernelmm.study.explain import watch
+    from kernelmm.study.explain_text import call_lines
 
     with machine.trace() as tracer:
-        page, taken = watch(lambda: machine.alloc_pages(GFP_KERNEL, ORDER))
+        page, taken = watch(machine, lambda: machine.alloc_pages(GFP_KERNEL, ORDER))
         if page is None:
-            show(f"alloc_pages(GFP_KERNEL, {ORDER}) gives NULL: there is no such block", map(str, taken))
+            show(f"alloc_pages(GFP_KERNEL, {ORDER}) gives NULL: there is no such block", call_lines(taken, 0))
             return
         addr = machine.page_address(page)
-        _, given = watch(lambda: machine.free_pages(addr, ORDER))
+        _, given = watch(machine, lambda: machine.free_pages(addr, ORDER))
     events = (f"{event.name}: {event.text.partition(f'page={event.page:016x} ')[2]}" for event in tracer.events)
     show(
         f"alloc_pages(GFP_KERNEL, {ORDER}) = pfn {machine.page_to_pfn(page)}, free_pages({addr:#x}, {ORDER})",
-        [*side_by_side(taken, given), *events],
+        [*side_by_side(call_lines(taken, 0), call_lines(given, 0)), *events],
     )
     kept = machine.alloc_pages(GFP_KERNEL, KEPT)
     result = "NULL" if kept is None else f"pfn {machine.page_to_pfn(kept)}, to keep"
     show(f"alloc_pages(GFP_KERNEL, {KEPT}) = {result}", ())
 
 
-def side_by_side(left: Sequence[Step], right: Sequence[Step]) -> Iterator[str]:
+def side_by_side(left: Iterable[str], right: Iterable[str]) -> Iterator[str]:
     """Two call paths in two columns."""
-    width = max(len(str(step)) for step in left) + 3
-    for one, other in zip_longest(left, right, fillvalue=""):
-        yield f"{one!s:{width}}{other}".rstrip()
+    paths = [
+        [f"{line} x {times}" if (times := len([*same])) > 1 else line for line, same in groupby(map(_brief, path))]
+        for path in (left, right)
+    ]
+    width = max(map(len, paths[0])) + 3
+    for one, other in zip_longest(*paths, fillvalue=""):
+        yield f"{one:{width}}{other}".rstrip()
+
+
+def _brief(line: str) -> str:
+    return _MORE.sub(lambda more: f" x {int(more[1]) + 1}", line)
 
 
 def checked(dump: Dump) -> tuple[bool, list[str]]:
