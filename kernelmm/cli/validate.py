@@ -20,37 +20,22 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-def _print_checks(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        from kernelmm.validate.checks import CHECKS
-
-        rows = [(check.name, check.asks, check.asked, check.where) for check in CHECKS.values()]
-        echo_table(("check", "what is true of a right free", "asked", "where"), rows)
-        ctx.exit()
-
-
 @click.command(
     epilog=example(
         "kernelmm validate trace.txt",
         'kernelmm validate --image A.vmcore.xz "free ffff880006d0a000 0" "__free_pages pfn:27914 1"',
         'kernelmm validate --image A.vmcore.xz --owner trace.txt "free pfn:27914"',
         "kernelmm validate --checks",
+        "kernelmm validate --image vmcore --checks",
     )
 )
-@click.argument("what", metavar="[TRACE | FREE...]", nargs=-1, required=True)
+@click.argument("what", metavar="[TRACE | FREE...]", nargs=-1)
 @click.option("--image", metavar="IMAGE", type=click.Path(), help="Judge frees on the memory in IMAGE.")
 @click.option(
     "--owner", metavar="FILE", type=click.Path(), help="With --image: a trace or page_owner dump of its past."
 )
 @click.option("--debug-vm", is_flag=True, help="With --image: show what a kernel with CONFIG_DEBUG_VM does.")
-@click.option(
-    "--checks",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_checks,
-    help="List the checks, and exit.",
-)
+@click.option("--checks", is_flag=True, help="List the checks: Linux 4.0's, or those of the kernel in IMAGE.")
 @click.option("--skip-bad", is_flag=True, help="Count malformed lines of a trace, and go on.")
 @click.option("--no-leaks", is_flag=True, help="What a trace leaves allocated at its end is an error.")
 @dump_options
@@ -60,6 +45,7 @@ def command(
     image: str | None,
     owner: str | None,
     debug_vm: bool,
+    checks: bool,
     skip_bad: bool,
     no_leaks: bool,
     options: DumpOptions,
@@ -72,13 +58,34 @@ def command(
 
     With --image, each FREE is judged without doing it.  A FREE is 'free ADDR ORDER'
     (free_pages), '__free_pages PAGE ORDER' or 'put_page PAGE'; ADDR and PAGE may be
-    pfn:N or phys:ADDRESS too.  Nothing in memory changes.
+    pfn:N or phys:ADDRESS too.  Nothing in memory changes.  The verdict is that of the kernel whose memory it is.
     """
+    if checks:
+        return _checks(image, options, as_json)
+    if not what:
+        raise UsageError("expected a TRACE, or --image IMAGE and a FREE such as 'free ADDR ORDER'")
     if image is None:
         if len(what) > 1 or " " in what[0]:
             raise UsageError("judging a free needs the memory: --image IMAGE (and traces are validated one at a time)")
         return _trace(what[0], skip_bad, no_leaks, as_json)
     return _frees(image, what, owner, debug_vm, options, as_json)
+
+
+def _checks(image: str | None, options: DumpOptions, as_json: bool) -> int:
+    from kernelmm.validate.checks import CHECKS
+    from kernelmm.validate.surroundings import Kernel
+
+    asked = CHECKS
+    if image is not None:
+        with options.open(image) as dump:
+            asked = Kernel(dump).asked
+    rows = [(check.name, check.asks, check.asked, check.where) for check in asked.values()]
+    columns = ("check", "what is true of a right free", "asked", "where")
+    if as_json:
+        echo_json([dict(zip(("check", "asks", "asked", "where"), row, strict=True)) for row in rows])
+    else:
+        echo_table(columns, rows)
+    return 0
 
 
 def _frees(
@@ -91,9 +98,12 @@ def _frees(
     with options.open(image) as dump:
         judge = Judge(dump, None if owner is None else history(owner))
         verdicts = [request.judge(judge, call) for call in calls]
+        told = judge.kernel.told
     if as_json:
         echo_json([verdict.as_json() for verdict in verdicts])
     else:
+        if told:
+            click.echo(f"judged as by {told}")
         for verdict in verdicts:
             _print(verdict, debug_vm)
     return 0 if all(verdict.right for verdict in verdicts) else FOUND
@@ -101,13 +111,14 @@ def _frees(
 
 def _print(verdict: Verdict, debug_vm: bool) -> None:
     """One verdict: what each check says, what the kernel does, and all of it in plain words."""
-    from kernelmm.validate.checks import CHECKS
     from kernelmm.validate.verdict import Status
 
     pfn = "no page" if verdict.pfn is None else f"pfn {verdict.pfn}"
     click.secho(f"{verdict.call}: {verdict.status.word} ({pfn}, order {verdict.order})", bold=True)
     asked = [answer for answer in verdict.answers if answer.status is not Status.NOT_ASKED]
-    rows = [(a.check, a.status.word, CHECKS[a.check].asked, a.detail or CHECKS[a.check].asks) for a in asked]
+    rows = [
+        (a.check, a.status.word, verdict.asked[a.check].asked, a.detail or verdict.asked[a.check].asks) for a in asked
+    ]
     echo_table(("check", "verdict", "asked", "what it says"), rows)
     if debug_vm or verdict.debug_vm == verdict.plain:
         _print_outcome("the kernel" if verdict.debug_vm == verdict.plain else "with DEBUG_VM it", verdict.debug_vm)

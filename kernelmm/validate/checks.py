@@ -2,16 +2,19 @@
 """What can be asked about a free: one row a question, in the order in which the kernel meets it.
 
 Some questions the kernel asks always (``free_pages_check``), some only with CONFIG_DEBUG_VM (its assertions), and
-some never: those are the frees that it carries out without a word.
+some never: those are the frees that it carries out without a word.  Who asks, and when, depends on the kernel:
+:func:`checks_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-__all__ = ["CHECKS", "Check"]
+from kernelmm.validate.freepath import FreePath, When
+
+__all__ = ["CHECKS", "Check", "checks_of"]
 
 NEVER = "nobody"
 
@@ -21,8 +24,9 @@ class Check:
     """A question.
 
     :ivar asks: what is true of a right free
-    :ivar where: who asks in Linux 4.0; lines are those of assertions
+    :ivar where: who asks; lines are those of assertions
     :ivar debug_only: asked with CONFIG_DEBUG_VM only
+    :ivar at_drain: otherwise asked of what goes to a CPU's list only when that is drained
     :ivar cause: what usually is behind a wrong answer
     """
 
@@ -31,11 +35,14 @@ class Check:
     where: str
     cause: str
     debug_only: bool = False
+    at_drain: bool = False
 
     @property
     def asked(self) -> str:
         """When the kernel asks, in a word."""
-        return "never" if self.where == NEVER else "with DEBUG_VM" if self.debug_only else "always"
+        if self.where == NEVER:
+            return "never"
+        return "with DEBUG_VM" if self.debug_only else "at drain" if self.at_drain else "always"
 
 
 _ROWS = (
@@ -153,5 +160,62 @@ _ROWS = (
     Check("bounds", "the block ends inside the zone", NEVER, "The block reaches into the next zone, or beyond memory."),
 )
 
-#: Every question, by name.
+#: Those that Linux 4.0 does not ask, and after which they come.
+_LATER = {
+    "slab": Check(
+        "type",
+        "the page has no type",
+        "free_pages_check",
+        "A page table, a hugetlb page, one that is offline...: it is given back by those who made it so.",
+    ),
+    "flags": Check(
+        "charged",
+        "none of the pages is charged to a cgroup as a process's memory",
+        "free_pages_check",
+        "A process's page, or a cache's: put_page gives back what was charged.",
+    ),
+    "charged": Check(
+        "pool",
+        "none of the pages is a network driver's page pool's",
+        "free_pages_check",
+        "page_pool_put_page gives it back.",
+    ),
+}
+#: What a function that checks a page asks.
+_STATE = ("mapcount", "mapping", "reserved", "slab", "type", "lru", "flags", "charged", "pool")
+#: Of these, what is wiped off when a page goes to a CPU's list unchecked.
+_FLAGS = ("reserved", "lru", "flags")
+
+#: Every question that Linux 4.0 asks, by name.
 CHECKS: Mapping[str, Check] = MappingProxyType({check.name: check for check in _ROWS})
+
+
+def checks_of(path: FreePath, *, checks_pages: bool = False, slab_is_flag: bool = False) -> Mapping[str, Check]:
+    """Every question about a free on such a kernel, by name, in its order.
+
+    :param checks_pages: whether ``check_pages_enabled`` is on, where there is such a switch
+    :param slab_is_flag: whether slab pages are marked by a flag, not by a type
+    """
+    if path.has_lines:
+        return CHECKS
+    found: dict[str, Check] = {}
+    for check in CHECKS.values():
+        # Lines move with every stable release.
+        found[check.name] = replace(check, where=check.where.partition(":")[0])
+        name = check.name
+        while name in _LATER and not (_LATER[name].name == "pool" and not path.knows_pools):
+            name = _LATER[name].name
+            found[name] = next(each for each in _LATER.values() if each.name == name)
+    for name in _STATE:
+        if name in found:
+            wiped = path.when is When.AT_DRAIN and (name in _FLAGS or (name == "slab" and slab_is_flag))
+            found[name] = replace(
+                found[name],
+                where=path.check if wiped or not path.at_drain else f"{path.check}, {path.at_drain}",
+                debug_only=wiped or (path.when is When.BY_KEY and not checks_pages),
+                at_drain=path.when is When.AT_DRAIN and not wiped,
+            )
+    for name in ("type",) if slab_is_flag else ("type", "slab"):
+        if path.wipes_type:
+            found[name] = replace(found[name], where=NEVER, debug_only=False)
+    return MappingProxyType(found)

@@ -7,7 +7,9 @@ reading in :mod:`kernelmm.validate.fate`.  Nothing in memory changes.
 
 from __future__ import annotations
 
-from kernelmm.validate.checks import CHECKS
+from collections.abc import Mapping
+
+from kernelmm.validate.checks import Check
 from kernelmm.validate.fate import Block, address_fault, predict
 from kernelmm.validate.history import Allocation, History
 from kernelmm.validate.surroundings import Kernel, Window
@@ -125,7 +127,7 @@ class Judge:
 
     def _case(self, call: str, order: int) -> _Case:
         _fits("order", order, _MAX_ORDER)
-        return _Case(call, order)
+        return _Case(call, order, self.kernel.asked)
 
     def _window(self, pfn: int, order: int) -> Window:
         """The largest blocks that the block touches: every free block that could contain a page of it is inside."""
@@ -156,6 +158,9 @@ class Judge:
             self._page_state(case, block)
             self._lists(case, block)
             self._place(case, block)
+        elif window.has(pfn, "PG_reserved") and not case.put:
+            detail = f"pfn {pfn}: PG_reserved is set: whoever has the other references, it was never the allocator's"
+            case.say("reserved", Status.SUSPECT, detail)
         self._history(case, block)
         plain = predict(block, debug=False)
         debug = predict(block, debug=True)
@@ -164,19 +169,22 @@ class Judge:
         return case.verdict(pfn, plain, debug)
 
     def _references(self, case: _Case, block: Block) -> None:
-        count = block.window.count(block.pfn)
+        name, count = self.kernel.format.count, block.window.count(block.pfn)
         if count <= 0:
-            detail = f"_count is {count}: there is no reference to drop"
+            detail = f"{name} is {count}: there is no reference to drop"
             inside = self._containing(block)
             case.say("refcount", Status.WRONG, f"{detail}; {inside}" if inside else detail)
         elif count > 1:
-            case.say("refcount", Status.NOTE, f"_count is {count}: somebody else uses it, and it stays allocated")
+            case.say("refcount", Status.NOTE, f"{name} is {count}: somebody else uses it, and it stays allocated")
         else:
-            case.fine("refcount", "_count is 1")
+            case.fine("refcount", f"{name} is 1")
 
     def _containing(self, block: Block) -> str:
         """Whose page it is that has no reference of its own, if the pages before it tell."""
         window, pfn = block.window, block.pfn
+        guard = window.guard_order(pfn) if window.count(pfn) == 0 else None
+        if guard is not None:
+            return f"it is a guard page of debug_guardpage_minorder, of order {guard}: free, and on no list"
         if not window.ownerless(pfn):
             return ""
         for order in range(1, self.kernel.format.max_order):
@@ -189,7 +197,7 @@ class Judge:
     def _compound(self, case: _Case, block: Block) -> None:
         window, pfn = block.window, block.pfn
         compound = window.compound(pfn)
-        is_tail = window.has(pfn, "PG_tail")
+        is_tail = window.is_tail(pfn)
         where = f", headed at pfn {compound[0]}" if compound else ""
         case.decide("tail", not is_tail, f"pfn {pfn} is a tail of a compound page{where}")
         if compound is None or is_tail:
@@ -205,29 +213,54 @@ class Judge:
         form, window = self.kernel.format, block.window
         # Pages of others are the check ``extent``'s; the first page is always meant.
         own = [page for page in block.pages if page == block.pfn or window.count(page) == 0]
-        mapped = [page for page in own if window.field(page, form.mapcount) not in (-1, form.buddy_value)]
+        # Of free blocks, another check tells.
+        marked = [page for page in own if window.field(page, form.mapcount) != -1 and not window.is_head(page)]
+        types = {page: window.type_of(page) for page in marked} if "type" in case.asked else {}
+        mapped = [page for page in marked if not types.get(page)]
         count = window.field(mapped[0], form.mapcount) + 1 if mapped else 0
         case.decide("mapcount", not mapped, f"{_some(mapped)}: mapped {count} times")
-        cached = [
-            page
-            for page in own
-            if (mapping := window.field(page, "mapping")) and not (page == block.pfn and mapping & 1)
-        ]
+        cached = [page for page in own if self._is_cached(block, page)]
         pointer = window.field(cached[0], "mapping") if cached else 0
         case.decide("mapping", not cached, f"{_some(cached)}: mapping is {pointer:#x}")
-        if not cached and window.field(block.pfn, "mapping"):
+        if not cached and window.field(block.pfn, "mapping") & self.kernel.path.let_mapping:
             case.say("mapping", Status.NOTE, "an anonymous page: the kernel lets its mapping stay to the end")
-        checked = form.layout.constant("PAGE_FLAGS_CHECK_AT_FREE")
-        special = {"reserved": "PG_reserved", "slab": "PG_slab", "lru": "PG_lru"}
+        self._page_flags(case, block, own)
+        slabs = [page for page in own if window.is_slab(page)]
+        mark = "its type is slab" if form.slab_type else "PG_slab is set"
+        case.decide("slab", not slabs, f"{_some(slabs)}: {mark}")
+        if "type" in case.asked:
+            typed = [page for page in marked if types[page] not in (None, "slab", "kmemcg")]
+            what = types[typed[0]] if typed else ""
+            case.decide("type", not typed, f"{_some(typed)}: its type is {what}")
+        if "charged" in case.asked:
+            charged = [page for page in own if window.is_charged(page) and not (case.put and page == block.pfn)]
+            case.decide("charged", not charged, f"{_some(charged)}: a cgroup is charged for it")
+        if "pool" in case.asked:
+            pooled = [page for page in own if window.in_pool(page)]
+            case.decide("pool", not pooled, f"{_some(pooled)}: a page pool has it")
+
+    def _is_cached(self, block: Block, page: int) -> bool:
+        """Whether a page's mapping speaks against freeing it; what a slab or a tail has there is another thing."""
+        window = block.window
+        mapping = window.field(page, "mapping")
+        if not mapping or (page == block.pfn and mapping & self.kernel.path.let_mapping):
+            return False
+        return not self.kernel.format.compound or not (window.is_slab(page) or window.is_tail(page))
+
+    def _page_flags(self, case: _Case, block: Block, own: list[int]) -> None:
+        """Reserved, on an LRU list, or busy."""
+        form, window, checked = self.kernel.format, block.window, self.kernel.checked
+        special = {"reserved": "PG_reserved", "lru": "PG_lru"}
         for check, flag in special.items():
             having = [page for page in own if window.flags(page) & checked & form.bit(flag)]
             if check == "lru" and case.put and having:
                 case.say("lru", Status.NOTE, "on an LRU list: put_page takes it off")
                 continue
             case.decide(check, not having, f"{_some(having)}: {flag} is set")
-        rest = checked & ~sum(form.bit(flag) for flag in special.values())
-        busy = [page for page in own if window.flags(page) & rest]
-        names = ", ".join(f"PG_{name}" for name in form.flag_names(window.flags(busy[0]) & rest)) if busy else ""
+        rest = checked & ~form.mask("PG_slab", *special.values())
+        busy = [page for page in own if window.checked_flags(block.pfn, page, put=case.put) & rest]
+        flags = window.flags(busy[0]) & rest if busy else 0
+        names = ", ".join(f"PG_{name}" for name in form.flag_names(flags))
         case.decide("flags", not busy, f"{_some(busy)}: {names} set")
 
     def _lists(self, case: _Case, block: Block) -> None:
@@ -263,7 +296,7 @@ class Judge:
         else:
             case.say("owner", Status.NOTE, "its allocation is not on record")
         window, pfn = block.window, block.pfn
-        if window.has(pfn, "PG_head", "PG_tail") or window.count(pfn) <= 0 or window.free_block(pfn):
+        if window.has(pfn, "PG_head") or window.is_tail(pfn) or window.count(pfn) <= 0 or window.free_block(pfn):
             case.say("allocated_order", Status.NOT_ASKED, "other checks have said it")
             return
         likely = window.block_order(pfn)
@@ -314,9 +347,10 @@ class Judge:
 class _Case:
     """One call under judgement: the answers so far."""
 
-    def __init__(self, call: str, order: int) -> None:
+    def __init__(self, call: str, order: int, asked: Mapping[str, Check]) -> None:
         self.call = call
         self.order = order
+        self.asked = asked
         self.put = False
         self.answers: dict[str, Answer] = {}
 
@@ -330,9 +364,10 @@ class _Case:
         self.say(check, Status.OK if is_right else Status.WRONG, right if is_right else wrong)
 
     def verdict(self, pfn: int | None, plain: Outcome, debug: Outcome) -> Verdict:
-        missing = (Answer(name, Status.NOT_ASKED, "") for name in CHECKS if name not in self.answers)
+        missing = (Answer(name, Status.NOT_ASKED, "") for name in self.asked if name not in self.answers)
         answers = self.answers | {answer.check: answer for answer in missing}
-        return Verdict(self.call, pfn, self.order, tuple(answers[name] for name in CHECKS), plain, debug)
+        told = tuple(answers[name] for name in self.asked)
+        return Verdict(self.call, pfn, self.order, told, plain, debug, self.asked)
 
 
 def _fits(what: str, value: int, largest: int) -> None:

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
-from kernelmm.validate.checks import CHECKS
+from kernelmm.validate.checks import CHECKS, Check
 
 __all__ = ["Answer", "Fate", "Outcome", "Status", "Verdict"]
 
@@ -55,7 +55,7 @@ class Outcome:
     """What the kernel would do.
 
     :ivar text: the kernel's own words: an assertion, or the reason of its first report; empty if it says nothing
-    :ivar where: source file and line of the assertion, in Linux 4.0
+    :ivar where: source file of the assertion, and the line in Linux 4.0: later ones move with every stable release
     :ivar bad: the pages it reports, with the reason
     :ivar effect: in words
     :ivar later: when and how the damage would surface
@@ -90,6 +90,7 @@ class Verdict:
     :ivar answers: of every check, in the kernel's order
     :ivar plain: what a kernel does that was built without CONFIG_DEBUG_VM
     :ivar debug_vm: what one does that was built with it
+    :ivar asked: the checks, as the kernel makes them
     """
 
     call: str
@@ -98,6 +99,7 @@ class Verdict:
     answers: tuple[Answer, ...]
     plain: Outcome
     debug_vm: Outcome
+    asked: Mapping[str, Check] = field(default_factory=lambda: CHECKS)
 
     @property
     def status(self) -> Status:
@@ -132,7 +134,7 @@ class Verdict:
         if self.right:
             said = [f"{'right' if self.plain.fate is Fate.FREED else 'no error'}: {self.call}"]
             return _sentences([*said, *(answer.detail for answer in self.notes)])
-        causes = dict.fromkeys(CHECKS[answer.check].cause for answer in self.found)
+        causes = dict.fromkeys(self.asked[answer.check].cause for answer in self.found)
         return _sentences([*(answer.detail for answer in self.found), *list(causes)[:1]])
 
     @property
@@ -157,7 +159,7 @@ class Verdict:
             "verdict": self.status.word,
             "right": self.right,
             "checks": [
-                {"check": a.check, "status": a.status.word, "detail": a.detail, "asked": CHECKS[a.check].asked}
+                {"check": a.check, "status": a.status.word, "detail": a.detail, "asked": self.asked[a.check].asked}
                 for a in self.answers
             ],
             "kernel": self.plain.as_json(),

@@ -106,8 +106,18 @@ def test_a_free_needs_an_image(validate: Callable[..., Result]) -> None:
 
 
 def test_another_kernel_has_another_free_path(validate: Callable[..., Result]) -> None:
-    image = Path(__file__).parents[2] / "data" / "vmcores" / "deb61-256m" / "image.vmcore.xz"
+    image = Path(__file__).parents[2] / "data" / "vmcores" / "deb612-256m" / "image.vmcore.xz"
     result = validate("--image", image, "free pfn:4096 0")
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    assert lines[0] == "judged as by Linux 6.12, built without CONFIG_DEBUG_VM; check_pages_enabled is on"
+    assert lines[1] == "free pfn:4096 0: wrong (pfn 4096, order 0)"
+    assert "'nonzero mapcount'" in result.stdout
+    checks = json.loads(validate("--image", image, "--checks", "--json").stdout)
+    assert {check["check"]: check["where"] for check in checks}["type"] == "free_page_is_bad"
+
+
+def test_something_must_be_asked(validate: Callable[..., Result]) -> None:
+    result = validate()
     assert result.exit_code == 2
-    assert "a free is judged by Linux 4.0's free path" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert "expected a TRACE, or --image IMAGE and a FREE" in result.stderr
