@@ -22,6 +22,7 @@ __all__ = [
     "u32",
     "u32_view",
     "u64",
+    "u64_const_view",
     "u64_view",
 ]
 
@@ -39,3 +40,5 @@ u64_view: TypeAlias = "memoryview[int]"
 s8_view: TypeAlias = "memoryview[int]"
 s32_view: TypeAlias = "memoryview[int]"
 s64_view: TypeAlias = "memoryview[int]"
+# One that is only read, and may be of memory that cannot be written to.
+u64_const_view: TypeAlias = "memoryview[int]"

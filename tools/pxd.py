@@ -38,6 +38,7 @@ C_TYPES = {
     "bool": "bint",
 }
 VIEWS = {f"{name}_view": f"{c}[::1]" for name, c in C_TYPES.items() if name != "bool"}
+VIEWS["u64_const_view"] = "const uint64_t[::1]"
 #: What a function returns when it raises: a value it hardly ever returns otherwise.
 EXCEPT = {
     "u8": "except? 0xBD",

@@ -88,10 +88,13 @@ class Folios:
 
     def tails_at(self, start: int, pages: npt.NDArray[Any], where: npt.NDArray[np.intp]) -> npt.NDArray[np.int64]:
         """The heads of the tails at these positions: PFNs, -1 where what should lead to one leads nowhere."""
-        words = pages[self.format.tail_field][where]
-        own = self._page_map.pages(where + start)
+        return self.led(where + start, pages[self.format.tail_field][where])
+
+    def led(self, tails: npt.NDArray[np.int64], words: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
+        """The heads of tails (PFNs) that have these words to lead there; -1 where they lead nowhere."""
+        own = self._page_map.pages(tails)
         head = self._page_map.pfns(self.format.head_addresses(own, words))
-        return np.where(head < where + start, head, -1)
+        return np.where(head < tails, head, -1)
 
     def heads(self, pfns: npt.NDArray[np.int64], start: int = 0, pages: npt.NDArray[Any] | None = None) -> Heads:
         """What the page array has of these heads, each of which may be asked for several times.
@@ -113,3 +116,23 @@ class Folios:
             second[there] = self.array.rows(unique[there] + 1)
             known |= there
         return Heads(unique, rows, second, known)
+
+    def heads_of(
+        self,
+        pfns: npt.NDArray[np.int64],
+        own: npt.NDArray[np.int64],
+        both: npt.NDArray[np.uint8],
+        whole: npt.NDArray[np.bool_],
+    ) -> Heads:
+        """The same of these heads and of ``own``, of which two pages' bytes are at hand, the second if ``whole``."""
+        unique = distinct(np.concatenate([pfns, own]))
+        if len(unique) == len(own) and whole.all():
+            return Heads(own, np.ascontiguousarray(both[:, 0]), both[:, 1], whole)
+        rows = np.zeros((len(unique), self._size), np.uint8)
+        second, known = rows.copy(), np.zeros(len(unique), bool)
+        here = np.searchsorted(unique, own[whole])
+        rows[here], second[here], known[here] = both[whole, 0], both[whole, 1], True
+        there = ~known & (self.array.slots(unique) >= 0) & (self.array.slots(unique + 1) >= 0)
+        rows[there] = self.array.rows(unique[there])
+        second[there] = self.array.rows(unique[there] + 1)
+        return Heads(unique, rows, second, known | there)

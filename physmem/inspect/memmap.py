@@ -154,6 +154,25 @@ class PageArray:
         record = self.gather(names, np.array([pfn]))[0]
         return {name: int(record[name]) for name in names}
 
+    def words(self, start: int, end: int, most: int) -> Iterator[npt.NDArray[np.uint64]]:
+        """Pages that are all present, as words of 8 bytes: at most so many at a time.
+
+        A ``struct page`` has to be a whole number of words.
+        """
+        stride = self._size // 8
+        while start < end:
+            segment = self._segments[bisect_right(self._starts, start) - 1]
+            upto = min(end, segment.end)
+            for pfn in range(start, upto, most):
+                count = min(most, upto - pfn)
+                if segment.shared:
+                    rows = self._read(segment, pfn, count, np.dtype((np.void, self._size)))
+                    yield np.ascontiguousarray(rows).view(np.uint64)
+                    continue
+                found = self._memory.array(segment.phys + (pfn - segment.start) * self._size, np.uint64, count * stride)
+                yield np.require(found, requirements=["C", "A"])
+            start = upto
+
     def raw(self, start: int, end: int) -> npt.NDArray[np.uint8]:
         """The bytes of pages that are all present, a row for each."""
         parts = []

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from physmem import engine
 from physmem.errors import UsageError
+from physmem.inspect.alike import tally
 from physmem.inspect.distinct import distinct
 from physmem.inspect.kpage import Piece
 from physmem.inspect.kpf import KPF
@@ -29,6 +31,8 @@ _HACKERS = np.uint64(0xFFFF << 32)
 _COMPOUND = np.uint64(KPF.COMPOUND_HEAD | KPF.COMPOUND_TAIL)
 #: Slots of the tool's hash table, by which it orders its lines.
 _SLOTS = 8192
+#: Flags that are counted together: a power of two, and more than a machine has.
+_TALLY = 4096
 
 #: What :class:`Filter` calls each flag.
 _BY_NAME = {_NAMES.get(name, name.lower()): int(KPF[name]) for name in _LETTERS}
@@ -135,6 +139,9 @@ class Histogram:
             for each in self.filters:
                 passes &= each.passes(piece.start, flags)
             flags = flags[passes]
+        if engine.current() == "compiled":
+            self._tally(np.ascontiguousarray(flags))
+            return
         # Neighbours are often alike.
         first = np.flatnonzero(np.diff(flags, prepend=~flags[:1])) if len(flags) else np.empty(0, np.intp)
         lengths = np.diff(np.append(first, len(flags)))
@@ -142,6 +149,15 @@ class Histogram:
         of = np.searchsorted(values, flags[first])
         for value, count in zip(values.tolist(), np.bincount(of, lengths, len(values)).tolist(), strict=True):
             self.pages[value] = self.pages.get(value, 0) + int(count)
+
+    def _tally(self, flags: npt.NDArray[np.uint64]) -> None:
+        done = 0
+        while done < len(flags):
+            keys, counts = np.zeros((2, _TALLY), np.uint64)
+            done = tally(flags.data, done, keys.data, counts.data)
+            used = np.flatnonzero(counts)
+            for value, count in zip(keys[used].tolist(), counts[used].tolist(), strict=True):
+                self.pages[value] = self.pages.get(value, 0) + count
 
     def rows(self) -> list[tuple[int, int]]:
         """Flags and pages, in the tool's order."""
