@@ -61,7 +61,7 @@ def command(
         flags_file, count_file = (
             files.enter_context(replacing(path)) if path is not None else None for path in (kpageflags, kpagecount)
         )
-        pages = KPages(dump)
+        pages = KPages(dump, reuse=True)
         for piece in pages:
             found.add(piece)
             if flags_file is not None:

@@ -83,6 +83,10 @@ class Image(ABC):
         kind = np.dtype(dtype)
         return np.frombuffer(self.read(phys, kind.itemsize * count), kind)
 
+    def fill(self, phys: int, room: memoryview) -> None:
+        """Read as many bytes as there is room for from physical address ``phys`` on, into memory that is there."""
+        room[:] = self.read(phys, len(room))
+
     def _require(self, phys: int, size: int) -> None:
         """Raise unless all of [phys, phys + size) is present."""
         if size < 0:
@@ -147,6 +151,13 @@ class MappedImage(Image):
         if offset is None or count == 0:
             return super().array(phys, kind, count)
         return self._source.array(offset, kind, count)
+
+    def fill(self, phys: int, room: memoryview) -> None:
+        self._require(phys, len(room))
+        done = 0
+        for begin, end in self._places(phys, phys + len(room)):
+            self._source.fill(begin, room[done : done + end - begin])
+            done += end - begin
 
     def segments(self) -> Iterator[tuple[int, memoryview]]:
         self._open()

@@ -91,9 +91,21 @@ class FileBytes:
         start = number << _BLOCK_SHIFT
         return self._pread(start, min(_BLOCK, len(self) - start))
 
+    def fill(self, offset: int, room: memoryview) -> None:
+        """Read as many bytes as there is room for, all inside the file."""
+        self._alive()
+        done = 0
+        try:
+            # One call gives 2 GiB at most.
+            while done < len(room) and (count := os.preadv(self._descriptor, [room[done:]], offset + done)):
+                done += count
+            state = _state(self._descriptor)
+        except OSError as error:
+            raise ImageError(self._path, f"cannot be read: {error.strerror or error}", offset) from error
+        self._check(offset, state, whole=done == len(room))
+
     def _pread(self, offset: int, size: int) -> bytes:
-        if not self._finalize.alive:
-            raise UsageError(f"{self._path}: the image is closed")
+        self._alive()
         try:
             data = os.pread(self._descriptor, size, offset)
             # One call returns 2 GiB at most.
@@ -102,12 +114,20 @@ class FileBytes:
             state = _state(self._descriptor)
         except OSError as error:
             raise ImageError(self._path, f"cannot be read: {error.strerror or error}", offset) from error
+        self._check(offset, state, whole=len(data) == size)
+        return data
+
+    def _alive(self) -> None:
+        if not self._finalize.alive:
+            raise UsageError(f"{self._path}: the image is closed")
+
+    def _check(self, offset: int, state: tuple[int, int], *, whole: bool) -> None:
+        """Raise if the file is not what it was."""
         if state[0] < self._state[0]:
             reason = f"was cut short while it was open: it had {self._state[0]:#x} bytes, now {state[0]:#x}"
             raise ImageError(self._path, reason, offset)
-        if state != self._state or len(data) < size:
+        if state != self._state or not whole:
             raise ImageError(self._path, "was changed by somebody else while it was open", offset)
-        return data
 
 
 def _state(descriptor: int) -> tuple[int, int]:
@@ -161,6 +181,13 @@ class Source:
         if isinstance(self.data, mmap.mmap):
             return memoryview(self.data)[offset : offset + size]
         return memoryview(self.data[offset : offset + size])
+
+    def fill(self, offset: int, room: memoryview) -> None:
+        """Read as many bytes as there is room for, at ``offset``, inside the file."""
+        if isinstance(self.data, mmap.mmap):
+            room[:] = memoryview(self.data)[offset : offset + len(room)]
+        else:
+            self.data.fill(offset, room)
 
     def close(self) -> None:
         """Let go of the file.  Arrays and views of a mapping keep it alive until they are gone."""

@@ -40,13 +40,13 @@ cdef class Sorter:
 
     cpdef begin(self)
 
-    @cython.locals(stride=uint64_t, at=uint64_t, _i=uint64_t, j=uint64_t, flags=uint64_t, mapcount=uint64_t, key=uint64_t, last=uint64_t, kind=uint32_t, known=bint, free=uint32_t, word=uint64_t, n=uint64_t, high=int32_t, position=uint64_t, none=uint32_t, low=uint64_t, bits=uint64_t, of_tail=uint64_t)
+    @cython.locals(stride=uint64_t, flags_at=uint64_t, mapping_at=uint64_t, mapcount_at=uint64_t, mapcount_shift=uint32_t, count_at=uint64_t, count_shift=uint32_t, tail_at=uint64_t, tail_mask=uint64_t, head_mask=uint64_t, buddy_mask=uint64_t, buddy_value=uint64_t, at=uint64_t, _i=uint64_t, j=uint64_t, flags=uint64_t, mapcount=uint64_t, key=uint64_t, last=uint64_t, kind=uint32_t, known=bint, free=uint32_t, word=uint64_t, n=uint64_t, high=int32_t, position=uint64_t, none=uint32_t, low=uint64_t, bits=uint64_t, of_tail=uint64_t)
     cpdef sort(self, const uint64_t[::1] words, uint64_t count)
 
     @cython.locals(mixed=uint64_t, mask=uint64_t, i=uint32_t, kind=uint32_t)
     cpdef uint32_t kind_of(self, uint64_t key) except? 0xBAD0BAD0
 
-    @cython.locals(i=uint64_t, k=uint64_t, run=int64_t, head=uint64_t, block=uint64_t, upto=uint64_t, until=uint64_t, what=uint64_t, found=uint64_t, count=uint64_t, inside=bint, order=uint32_t, pfn=uint64_t, one=uint64_t, none=uint32_t, low=uint32_t)
+    @cython.locals(i=uint64_t, k=uint64_t, run=int64_t, head=uint64_t, block=uint64_t, upto=uint64_t, until=uint64_t, what=uint64_t, found=uint64_t, count=uint64_t, inside=bint, order=uint32_t, word=uint32_t, last=uint32_t, plain=bint, pfn=uint64_t, one=uint64_t, none=uint32_t, low=uint32_t)
     cpdef tell(self, uint64_t start, uint32_t largest, const uint64_t[::1] of_kind, const uint64_t[::1] of_run, const uint64_t[::1] of_head, uint64_t free, uint64_t[::1] flags, uint64_t[::1] counts)
 
 @cython.locals(i=uint64_t, j=uint32_t, slot=uint64_t, mixed=uint64_t, value=uint64_t, last=uint64_t, known=bint, found=bint, mask=uint64_t, size=uint64_t)

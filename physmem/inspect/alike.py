@@ -78,6 +78,17 @@ class Sorter:
     def sort(self, words: u64_const_view, count: u64) -> None:
         """Look at ``count`` pages more, those behind the last ones."""
         stride: u64 = self.stride
+        flags_at: u64 = self.flags_at
+        mapping_at: u64 = self.mapping_at
+        mapcount_at: u64 = self.mapcount_at
+        mapcount_shift: u32 = self.mapcount_shift
+        count_at: u64 = self.count_at
+        count_shift: u32 = self.count_shift
+        tail_at: u64 = self.tail_at
+        tail_mask: u64 = self.tail_mask
+        head_mask: u64 = self.head_mask
+        buddy_mask: u64 = self.buddy_mask
+        buddy_value: u64 = self.buddy_value
         at: u64 = 0
         _i: u64
         j: u64
@@ -97,9 +108,9 @@ class Sorter:
         bits: u64 = 0x1FFFFFFF
         of_tail: u64 = 0x80000000  # and the sign of an int
         for _i in range(count):
-            flags = words[at + self.flags_at]
-            mapcount = words[at + self.mapcount_at] >> self.mapcount_shift & low
-            key = mapcount << 32 | (words[at + self.mapping_at] & 3) << 29 | flags & bits
+            flags = words[at + flags_at]
+            mapcount = words[at + mapcount_at] >> mapcount_shift & low
+            key = mapcount << 32 | (words[at + mapping_at] & 3) << 29 | flags & bits
             if self.behind:
                 # The page behind a head has what did not fit into that.
                 self.behind = False
@@ -107,7 +118,7 @@ class Sorter:
                 for j in range(stride):
                     self.rows[n + j] = words[at + j]
                 self.seconds[self.heads - 1] = 1
-            if words[at + self.tail_at] & self.tail_mask:
+            if words[at + tail_at] & tail_mask:
                 key |= of_tail
                 word = words[at + self.lead_at]
                 high = mapcount - ((mapcount & of_tail) << 1)
@@ -126,7 +137,7 @@ class Sorter:
                     self.in_run = True
             else:
                 self.in_run = False
-                if flags & self.head_mask:
+                if flags & head_mask:
                     n = 2 * self.heads * stride
                     for j in range(stride):
                         self.rows[n + j] = words[at + j]
@@ -134,7 +145,7 @@ class Sorter:
                     self.seconds[self.heads] = 0
                     self.heads += 1
                     self.behind = True
-            if mapcount & self.buddy_mask == self.buddy_value:
+            if mapcount & buddy_mask == buddy_value:
                 word = words[at + self.order_at]
                 self.orders[self.blocks] = word if word < 64 else 64
                 self.blocks += 1
@@ -142,7 +153,7 @@ class Sorter:
                 kind = self.kind_of(key)
                 last = key
                 known = True
-            free = none if words[at + self.count_at] >> self.count_shift & low == 0 else 0
+            free = none if words[at + count_at] >> count_shift & low == 0 else 0
             self.kind[position] = kind | free
             position += 1
             at += stride
@@ -196,20 +207,30 @@ class Sorter:
         upto: u64 = 0
         until: u64 = 0
         what: u64
-        found: u64
-        count: u64
+        found: u64 = 0
+        count: u64 = 0
         inside: bool
         order: u32
+        word: u32
+        last: u32 = 0
+        plain: bool = False
         pfn: u64
         one: u64 = 1
         none: u32 = 0x80000000
         low: u32 = 0x7FFFFFFF
         for i in range(self.pages):
-            k = (self.kind[i] & low) * 4
+            word = self.kind[i]
+            if plain and word == last and i >= until:
+                flags[i] = found
+                counts[i] = count
+                continue
+            last = word
+            k = (word & low) * 4
             found = of_kind[k]
             count = of_kind[k + 1]
             what = of_kind[k + 3]
-            inside = i < until and self.kind[i] & none != 0
+            plain = what == 0
+            inside = i < until and word & none != 0
             if what != 0:
                 if what & 1:
                     if i >= upto:
@@ -234,6 +255,7 @@ class Sorter:
                         until = i + (one << order)
             if inside:
                 found |= free
+                plain = False
             flags[i] = found
             counts[i] = count
 

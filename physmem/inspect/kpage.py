@@ -41,6 +41,7 @@ __all__ = ["PIECE", "KPages", "Piece"]
 PIECE = 1 << 17
 
 _U64 = np.uint64
+_U64s = npt.NDArray[np.uint64]
 
 
 class Piece(NamedTuple):
@@ -59,9 +60,10 @@ class KPages:
         which no healthy kernel has: the files end before them, so that their size is that of something
     :ivar absent: PFNs whose ``struct page`` is not in the image; the files have zeros there
     :param by: how pages are sorted, if not by what is fastest here
+    :param reuse: each piece is good until the next is asked for, which is faster
     """
 
-    def __init__(self, dump: Dump, by: Rows | None = None) -> None:
+    def __init__(self, dump: Dump, by: Rows | None = None, *, reuse: bool = False) -> None:
         form = PageFormat(dump.layout)
         self.end = _end(dump)
         chunks = dump.memmap if self.end <= dump.max_pfn else _chunks(dump, self.end)
@@ -71,31 +73,30 @@ class KPages:
         self.absent = self._there.difference(self.array.present)
         self._nopage = _U64(KPF.NOPAGE if dump.release < (6, 16) else 0)
         self._rules = Rules(dump, form, self.array)
+        self._reuse = reuse
         self._rows = rows(dump, form, min(PIECE, max(self.end, 1))) if by is None else by
 
     def __iter__(self) -> Iterator[Piece]:
         """All page frames, in ascending pieces."""
         known = self._there.intersection(self.array.present)
+        room: tuple[_U64s, _U64s] | None = None
         for start in range(0, self.end, PIECE):
-            stop = min(start + PIECE, self.end)
-            if known.covers(start, stop):
-                yield Piece(start, *self._of(start, stop))
-                continue
-            flags = np.full(stop - start, self._nopage, np.uint64)
-            counts = np.zeros(stop - start, np.uint64)
-            for first, last in self._there.clip(start, stop):
-                flags[first - start : last - start] = 0
-            for first, last in known.clip(start, stop):
+            count = min(PIECE, self.end - start)
+            # Memory that the system gives is slow until it has been touched.
+            if room is None or not self._reuse:
+                room = np.empty(count, np.uint64), np.empty(count, np.uint64)
+            flags, counts = (each[:count] for each in room)
+            if not known.covers(start, start + count):
+                flags.fill(self._nopage)
+                counts.fill(0)
+                for first, last in self._there.clip(start, start + count):
+                    flags[first - start : last - start] = 0
+            for first, last in known.clip(start, start + count):
                 where = slice(first - start, last - start)
-                flags[where], counts[where] = self._of(first, last)
+                self._rows.tell(self._rules.of(self._rows.sort(self.array, first, last)), flags[where], counts[where])
+            if self._rules.zero_page - start in range(count) and self._rules.zero_page in known:
+                flags[self._rules.zero_page - start] |= _U64(KPF.ZERO_PAGE)
             yield Piece(start, flags, counts)
-
-    def _of(self, start: int, stop: int) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """Flags and counts of pages that are all present."""
-        flags, counts = self._rows.tell(*self._rules.of(self._rows.sort(self.array, start, stop)))
-        if start <= self._rules.zero_page < stop:
-            flags[self._rules.zero_page - start] |= _U64(KPF.ZERO_PAGE)
-        return flags, counts
 
 
 def _end(dump: Dump) -> int:

@@ -19,7 +19,7 @@ from physmem.inspect.hugetlb import HugetlbFormat
 from physmem.inspect.kpf import KPF, CopiedFlags
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.rows import FREE, HEAD, KEY_FLAGS, KEY_MAPPING, KEY_TAIL, TAIL, Found
+from physmem.inspect.rows import FREE, HEAD, KEY_FLAGS, KEY_MAPPING, KEY_TAIL, TAIL, Found, Said
 
 __all__ = ["Rules"]
 
@@ -82,11 +82,8 @@ class Rules:
         self._entire = _offset(dump, "_entire_mapcount", "compound_mapcount", "_compound_mapcount", "_total_mapcount")
         self._large = _offset(dump, "_large_mapcount")
 
-    def of(self, found: Found) -> tuple[U64s, U64s, U64s, int]:
-        """What is said of each kind, run and head (see :meth:`Sorter.tell`), and of pages in free blocks.
-
-        Since 4.6 those are told as KPF_BUDDY too, if nobody has a reference.
-        """
+    def of(self, found: Found) -> Said:
+        """What is said of each kind, run and head; since 4.6, pages in free blocks are KPF_BUDDY too."""
         form, key = self.form, found.keys
         words, mapcount = key & _U64(KEY_FLAGS), (key >> _U64(32)).astype(np.uint32).view(np.int32)
         mapping, is_tail = key >> _U64(KEY_MAPPING) & _U64(_KSM), (key & _U64(KEY_TAIL)) != 0
@@ -122,7 +119,7 @@ class Rules:
         flags[buddy] |= _U64(KPF.BUDDY)
         what = is_tail * _U64(TAIL) | is_head * _U64(HEAD) | buddy * _U64(FREE)
         kinds = np.stack([flags, count, keep, what], 1)
-        return kinds, runs, heads, KPF.BUDDY if self._release >= (4, 6) else 0
+        return Said(kinds, runs, heads, int(KPF.BUDDY) if self._release >= (4, 6) else 0)
 
     # -- a page by itself ----------------------------------------------------------------------------
 

@@ -119,9 +119,9 @@ class CopiedFlags:
 
 
 def _table(pairs: list[tuple[int, int]], first: int) -> npt.NDArray[np.uint64]:
-    values = np.arange(1 << _BITS)
+    """What each value of 12 bits makes: with the highest of its bits, what it makes without that, and a flag more."""
     table = np.zeros(1 << _BITS, np.uint64)
-    for bit, kpf in pairs:
-        if first <= bit < first + _BITS:
-            table[values >> bit - first & 1 == 1] |= np.uint64(kpf)
+    for bit in range(_BITS):
+        more = sum(kpf for number, kpf in pairs if number == first + bit)
+        table[1 << bit : 2 << bit] = table[: 1 << bit] | np.uint64(more)
     return table

@@ -154,23 +154,29 @@ class PageArray:
         record = self.gather(names, np.array([pfn]))[0]
         return {name: int(record[name]) for name in names}
 
-    def words(self, start: int, end: int, most: int) -> Iterator[npt.NDArray[np.uint64]]:
-        """Pages that are all present, as words of 8 bytes: at most so many at a time.
+    def words(self, start: int, end: int, room: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.uint64]]:
+        """Pages that are all present, as words of 8 bytes, as many at a time as there is room for.
 
-        A ``struct page`` has to be a whole number of words.
+        A ``struct page`` has to be a whole number of words.  What was yielded last may be written over by the next.
         """
         stride = self._size // 8
+        most = len(room) // stride
+        fill = getattr(self._memory, "fill", None)
         while start < end:
             segment = self._segments[bisect_right(self._starts, start) - 1]
             upto = min(end, segment.end)
             for pfn in range(start, upto, most):
                 count = min(most, upto - pfn)
+                at = segment.phys + (pfn - segment.start) * self._size
                 if segment.shared:
                     rows = self._read(segment, pfn, count, np.dtype((np.void, self._size)))
                     yield np.ascontiguousarray(rows).view(np.uint64)
-                    continue
-                found = self._memory.array(segment.phys + (pfn - segment.start) * self._size, np.uint64, count * stride)
-                yield np.require(found, requirements=["C", "A"])
+                elif fill is not None:
+                    words = room[: count * stride]
+                    fill(at, words.view(np.uint8).data)
+                    yield words
+                else:
+                    yield np.require(self._memory.array(at, np.uint64, count * stride), requirements=["C", "A"])
             start = upto
 
     def raw(self, start: int, end: int) -> npt.NDArray[np.uint8]:

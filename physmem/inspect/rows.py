@@ -8,7 +8,7 @@ has a kind for each stretch of neighbours that are alike.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from physmem.inspect.alike import Sorter
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 
-__all__ = ["ByNumpy", "Compiled", "Found", "Rows", "fits", "rows"]
+__all__ = ["ByNumpy", "Compiled", "Found", "Rows", "Said", "fits", "rows"]
 
 #: In a key: the flags (no kernel has more), where the low bits of mapping are, whether it is a tail; then the mapcount.
 KEY_FLAGS, KEY_MAPPING, KEY_TAIL = (1 << 29) - 1, 29, 1 << 31
@@ -60,14 +60,26 @@ class Found:
     known: npt.NDArray[np.bool_]
 
 
+class Said(NamedTuple):
+    """What a kernel says of them: a row for each kind, run of tails, and head, with the columns of :meth:`Sorter.tell`.
+
+    :ivar free: the flags of a page inside a free block that has no reference
+    """
+
+    kinds: U64s
+    runs: U64s
+    heads: U64s
+    free: int
+
+
 class Rows(Protocol):
     """Sorts pages into kinds, and tells of each page what is said of its kind."""
 
     def sort(self, array: PageArray, start: int, stop: int) -> Found:
         """Sort the pages [start, stop), all of which are present."""
 
-    def tell(self, of_kind: U64s, of_run: U64s, of_head: U64s, free: int) -> tuple[U64s, U64s]:
-        """Flags and counts of the pages that were sorted last; for the columns see :meth:`Sorter.tell`."""
+    def tell(self, said: Said, flags: U64s, counts: U64s) -> None:
+        """Flags and counts of the pages that were sorted last."""
 
 
 def rows(dump: Dump, form: PageFormat, piece: int) -> Rows:
@@ -114,6 +126,7 @@ class Compiled:
         self._rows = np.empty(piece * 2 * sorter.stride, np.uint64)
         self._seconds, self._orders = np.empty(piece, np.uint8), np.empty(piece, np.uint8)
         self._slots = np.zeros(_SLOTS, np.uint32)
+        self._room = np.empty(_BLOCK * sorter.stride, np.uint64)
         sorter.kind, sorter.keys, sorter.slots = self._kind.data, self._keys.data, self._slots.data
         sorter.run_begin, sorter.run_word, sorter.run_length = self._begin.data, self._word.data, self._length.data
         sorter.run_high, sorter.head_at, sorter.rows = self._high.data, self._at.data, self._rows.data
@@ -125,7 +138,7 @@ class Compiled:
         sorter.begin()
         self._slots.fill(0)
         self._start = start
-        for block in array.words(start, stop, _BLOCK):
+        for block in array.words(start, stop, self._room):
             sorter.sort(block.data, len(block) // sorter.stride)
         runs, heads = sorter.runs, sorter.heads
         both = self._rows[: 2 * heads * sorter.stride].view(np.uint8).reshape(heads, 2, self._size)
@@ -141,11 +154,9 @@ class Compiled:
             self._seconds[:heads] != 0,
         )
 
-    def tell(self, of_kind: U64s, of_run: U64s, of_head: U64s, free: int) -> tuple[U64s, U64s]:
-        flags, counts = np.empty(self._sorter.pages, np.uint64), np.empty(self._sorter.pages, np.uint64)
-        kinds, runs, heads = (table.reshape(-1).data for table in (of_kind, of_run, of_head))
-        self._sorter.tell(self._start, self._largest, kinds, runs, heads, free, flags.data, counts.data)
-        return flags, counts
+    def tell(self, said: Said, flags: U64s, counts: U64s) -> None:
+        kinds, runs, heads = (table.reshape(-1).data for table in said[:3])
+        self._sorter.tell(self._start, self._largest, kinds, runs, heads, said.free, flags.data, counts.data)
 
 
 class ByNumpy:
@@ -191,18 +202,17 @@ class ByNumpy:
         self._found = Found(start, len(pages), keys, begin, word[begin], high, head_at, both, known)
         return self._found
 
-    def tell(self, of_kind: U64s, of_run: U64s, of_head: U64s, free: int) -> tuple[U64s, U64s]:
+    def tell(self, said: Said, flags: U64s, counts: U64s) -> None:
         found = self._found
         length = np.diff(self._kind_at, append=found.pages)
-        flags, counts, keep, what = (np.repeat(column, length) for column in of_kind.T)
+        flags[:], counts[:], keep, what = (np.repeat(column, length) for column in said.kinds.T)
         many = self._run_end - found.run_begin
         tails = np.repeat(found.run_begin - (np.cumsum(many) - many), many) + np.arange(many.sum())
-        for at, table in ((tails, np.repeat(of_run, many, 0)), (found.head_at, of_head)):
+        for at, table in ((tails, np.repeat(said.runs, many, 0)), (found.head_at, said.heads)):
             flags[at] |= table[:, 0]
             counts[at] = (counts[at] + table[:, 1]) & keep[at] & table[:, 2]
-        if free:
-            self._inside(flags, np.flatnonzero(what & _U64(FREE)), free)
-        return flags, counts
+        if said.free:
+            self._inside(flags, np.flatnonzero(what & _U64(FREE)), said.free)
 
     def _inside(self, flags: U64s, heads: npt.NDArray[np.intp], free: int) -> None:
         """Tell what is in free blocks, and has no reference."""

@@ -131,7 +131,7 @@ def kpageflags(image: Path, repeat: int = 9) -> tuple[float, int]:
     from physmem.inspect.kpage import KPages
 
     with open_dump(image) as dump:
-        pages = KPages(dump)
+        pages = KPages(dump, reuse=True)
         times = []
         for _ in range(repeat):
             start = time.process_time_ns()
