@@ -134,8 +134,8 @@ def test_values_are_counted(values):
 def test_a_histogram_is_the_same_by_both(monkeypatch):
     flags = np.random.default_rng(1).integers(0, 9000, 50_000).astype(np.uint64)
     found = []
-    for engine in ("compiled", "interpreted"):
-        monkeypatch.setattr("physmem.engine._chosen", engine)
+    for name in engine.ENGINES:
+        monkeypatch.setattr("physmem.engine._chosen", name)
         histogram = Histogram([], True)
         histogram.add(kpage.Piece(0, flags, flags))
         found.append(histogram.pages)
