@@ -90,7 +90,6 @@ ELSEWHERE = {
     "set_page_order": "kernelmm.core.page.set_order",
     "rmv_page_order": "kernelmm.core.page.rmv_order",
     "check_new_page": "kernelmm.core.page.is_bad",
-    "drain_zone_pages": "kernelmm.core.pcp.drain_pages_zone",
     "page_alloc_cpu_notify": "kernelmm.pressure.cpu_hotplug.page_alloc_cpu_dead",
     "__isolate_free_page": "kernelmm.pressure.isolation.isolate_free_page",
     "__zone_watermark_ok": "kernelmm.core.watermark.leaves_enough",

@@ -95,6 +95,15 @@ def sysctl_min_slab_ratio_sysctl_handler(kernel: Kernel, percent: int) -> None:
         kernel.set(zone.at, "zone.min_slab_pages", managed * percent // 100)
 
 
+def _setting(name: str, low: int, high: int) -> Callable[[Kernel, Any], None]:
+    """A file that is a variable and nothing else (kernel/sysctl.c)."""
+
+    def handler(kernel: Kernel, value: int) -> None:
+        kernel.set_var(f"sysctl_{name}", _within(name, value, low, high))
+
+    return handler
+
+
 #: The files, by name.
 SYSCTLS: dict[str, Callable[[Kernel, Any], None]] = {
     "lowmem_reserve_ratio": lowmem_reserve_ratio_sysctl_handler,
@@ -102,6 +111,9 @@ SYSCTLS: dict[str, Callable[[Kernel, Any], None]] = {
     "min_slab_ratio": sysctl_min_slab_ratio_sysctl_handler,
     "min_unmapped_ratio": sysctl_min_unmapped_ratio_sysctl_handler,
     "numa_zonelist_order": numa_zonelist_order_handler,
+    "oom_dump_tasks": _setting("oom_dump_tasks", -(1 << 31), (1 << 31) - 1),
+    "oom_kill_allocating_task": _setting("oom_kill_allocating_task", -(1 << 31), (1 << 31) - 1),
+    "panic_on_oom": _setting("panic_on_oom", 0, 2),
     "percpu_pagelist_fraction": percpu_pagelist_fraction_sysctl_handler,
 }
 

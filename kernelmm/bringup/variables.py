@@ -193,6 +193,10 @@ VARIABLES = (
     # how often failed allocations are reported: a ratelimit_state, of 5 seconds and 10 messages
     Variable("nopage_rs", "int", 8, only="smp"),
     Variable("nopage_rs", "int", 6, only="up"),
+    # the OOM killer's settings
+    Variable("sysctl_panic_on_oom", "int"),
+    Variable("sysctl_oom_kill_allocating_task", "int"),
+    Variable("sysctl_oom_dump_tasks", "int", initial=[1]),
     # debugging aids (mm/debug-pagealloc.c, mm/page_owner.c); at the end, for few kernels have them
     Variable("_debug_pagealloc_enabled", "u8", only="page_ext"),
     Variable("_debug_guardpage_enabled", "u8", only="page_ext"),

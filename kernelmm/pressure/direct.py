@@ -9,7 +9,7 @@ from kernelmm.core.mm import Mm
 from kernelmm.pressure import codes, deferral, kswapd, reclaim, stat, waiting, wakeup, writeback
 from kernelmm.pressure.shrink import ScanControl
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
-from physmem import abi, address, list_head
+from physmem import abi, address, list_head, word
 
 __all__ = ["shrink_zones", "try_to_free_pages"]
 
@@ -22,7 +22,7 @@ def compaction_ready(mm: Mm, z: int, order: int) -> bool:
     enough = watermark.zone_watermark_ok_safe(mm, z, 0, mark, 0, 0)
     if deferral.compaction_deferred(mm, z, order):
         return enough
-    return enough and wakeup.compaction_suitable(mm, z, order, 0, 0) != codes.COMPACT_SKIPPED
+    return wakeup.compaction_suitable(mm, z, order, 0, 0) != codes.COMPACT_SKIPPED and enough
 
 
 def shrink_zones(mm: Mm, zonelist: int, sc: ScanControl) -> bool:
@@ -75,13 +75,16 @@ def do_try_to_free_pages(mm: Mm, zonelist: int, sc: ScanControl) -> int:
         sc.may_thrash = True
 
 
+def pfmemalloc_reserve(mm: Mm, pgdat: int) -> tuple[int, int]:
+    """What the node keeps for those who free memory, and what is free: pages of its zones up to ZONE_NORMAL."""
+    zones = [address.off(mm, zone) for zone, _ in kswapd.zones_of(mm, pgdat, 0, gfp.ZONE_NORMAL + 1)]
+    reserve = sum(watermark.wmark_pages(mm, z, watermark.WMARK_MIN) for z in zones)
+    return reserve, sum(stat.zone_state(mm, z, abi.NR_FREE_PAGES) for z in zones)
+
+
 def pfmemalloc_watermark_ok(mm: Mm, pgdat: int) -> bool:
-    """``pfmemalloc_watermark_ok``: at least half of the node's reserves is there; if not, its kswapd is woken."""
-    reserve = free = 0
-    for zone, _ in kswapd.zones_of(mm, pgdat, 0, gfp.ZONE_NORMAL + 1):
-        z = address.off(mm, zone)
-        reserve += watermark.wmark_pages(mm, z, watermark.WMARK_MIN)
-        free += stat.zone_state(mm, z, abi.NR_FREE_PAGES)
+    """``pfmemalloc_watermark_ok``: more than half of the node's reserves is there; if not, its kswapd is woken."""
+    reserve, free = pfmemalloc_reserve(mm, pgdat)
     if reserve == 0 or free > reserve // 2:
         return True
     if not kswapd.kswapd_is_woken(mm, pgdat):
@@ -95,7 +98,10 @@ def pfmemalloc_watermark_ok(mm: Mm, pgdat: int) -> bool:
 
 
 def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int) -> bool:
-    """``throttle_direct_reclaim``: wait for kswapd while the reserves are nearly gone; True if killed meanwhile."""
+    """``throttle_direct_reclaim``: wait for kswapd while the reserves are nearly gone; True if killed meanwhile.
+
+    :raises BudgetError: nothing is freed: in 4.0 the caller sleeps on, even if there is nothing that could be reclaimed
+    """
     if mm.task_flags & codes.PF_KTHREAD or mm.fatal_signal:
         return False
     for zone in for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(gfp_mask), nodemask):
@@ -108,10 +114,18 @@ def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int)
         stat.count(mm, mm.cold.PGSCAN_DIRECT_THROTTLE)
         while True:
             kswapd.let_others_run(mm)
-            # A caller that holds a file system's locks waits a second at most.
-            if pfmemalloc_watermark_ok(mm, pgdat) or not gfp_mask & gfp.__GFP_FS or mm.fatal_signal:
+            if pfmemalloc_watermark_ok(mm, pgdat) or mm.fatal_signal:
                 return mm.fatal_signal
-            waiting.charge(mm, "throttle_direct_reclaim")
+            if not gfp_mask & gfp.__GFP_FS:
+                # A caller that holds a file system's locks waits a second and no longer.
+                word.add_u64(mm, mm.var_jiffies, mm.hz)
+                return False
+            reserve, free = pfmemalloc_reserve(mm, pgdat)
+            waiting.charge(
+                mm,
+                f"throttle_direct_reclaim: node {mmzone.zone_nid(mm, z)} has {free} free pages, and until they are more "
+                f"than half of its {reserve} reserved ones, who may wait does, but nobody frees any",
+            )
     return False
 
 

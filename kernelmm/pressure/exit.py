@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from kernelmm.core import free, page
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import lru, owners, rmap, stat, writeback
+from kernelmm.pressure import codes, lru, owners, rmap, stat, writeback
 from physmem import address
 
-__all__ = ["do_exit", "unmap_page_range", "zap_pte"]
+__all__ = ["do_exit", "exit_dying", "unmap_page_range", "zap_pte"]
 
 _free_pages = vars(free)["__free_pages"]
 
@@ -97,3 +97,11 @@ def do_exit(mm: Mm, task: int) -> None:
     free_owner(mm, task)
     if mm.current == task:
         mm.set_task(0)
+
+
+def exit_dying(mm: Mm) -> None:
+    """The others run: whoever has been killed, or is exiting, comes to its end."""
+    for task in list(owners.tasks(mm)):
+        flags, tif = (mm.as_u32[(address.off(mm, task) + at) >> 2] for at in (owners.TASK_FLAGS, owners.TASK_TIF))
+        if task != mm.current and (tif & (owners.TIF_MEMDIE | owners.TIF_SIGKILL) or flags & codes.PF_EXITING):
+            do_exit(mm, task)

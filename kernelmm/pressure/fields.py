@@ -111,6 +111,9 @@ class Fields:
     var_dirty_balance_reserve: int
     var_numa_distance: int
     var_numa_distance_cnt: int
+    var_sysctl_panic_on_oom: int
+    var_sysctl_oom_kill_allocating_task: int
+    var_sysctl_oom_dump_tasks: int
 
     def __init__(self, dump: Dump) -> None:
         layout = dump.layout
@@ -126,6 +129,8 @@ class Fields:
         self.recent_rotated = layout.offsetof("zone", "lruvec.reclaim_stat.recent_rotated")
         self.recent_scanned = layout.offsetof("zone", "lruvec.reclaim_stat.recent_scanned")
         self.nr_stat_items = layout.constant("NR_VM_ZONE_STAT_ITEMS")
+        expire = ("per_cpu_pageset", "expire")
+        self.pageset_expire = layout.offsetof(*expire) if layout.has(*expire) else 0
         self.nodes_shift = layout.constant("NODES_SHIFT")
         self.pgdat_node_spanned_pages = layout.offsetof("pglist_data", "node_spanned_pages")
 

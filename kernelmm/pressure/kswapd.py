@@ -3,7 +3,8 @@
 
 An emulated machine has one flow of control: a woken kswapd runs when somebody lets it, with
 :func:`run_kswapd`, or when an allocation has to wait (:func:`let_others_run`).  It runs until it
-goes to sleep again.
+goes to sleep again, or until it gets nowhere: 4.0's kswapd does not give up, it spins beside the others
+as long as its node is neither balanced nor beyond reclaim.  It is awake then, and goes on at its next turn.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from kernelmm import gfp
 from kernelmm.core import mmzone, watermark
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, compaction, reclaim, stat, waiting, wakeup, writeback
+from kernelmm.pressure import codes, compaction, exit, reclaim, stat, wakeup, writeback
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.shrink import ScanControl
 from physmem import address, list_head, word
@@ -94,14 +95,16 @@ def highest_unbalanced(mm: Mm, pgdat: int, order: int, sc: ScanControl) -> int:
     return -1
 
 
-def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[int, int]:
+def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[int, int, int]:
     """``balance_pgdat``: reclaim until the node is balanced or priority 1 is through.
 
+    Every round reclaims something or raises the priority, so there is an end.
+
     :param pgdat: kernel address of the node
-    :returns: the order that was reclaimed for in the end, and the highest zone that was looked at
+    :returns: the order that was reclaimed for in the end, the highest zone that was looked at, and the pages reclaimed
     """
     sc = ScanControl(nr_to_reclaim=0, gfp_mask=gfp.GFP_KERNEL, order=order)
-    end_zone = 0
+    end_zone = total = 0
     stat.count(mm, mm.cold.PAGEOUTRUN)
     while True:
         attempted = 0
@@ -131,6 +134,7 @@ def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[i
             attempted += tried
             if enough:
                 raise_priority = False
+        total += sc.nr_reclaimed
         if order and sc.nr_reclaimed >= 2 << order:
             # Twice the block was reclaimed: the rest is compaction's.
             order = sc.order = 0
@@ -140,9 +144,7 @@ def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[i
             sc.priority -= 1
         if sc.priority < 1 or pgdat_balanced(mm, pgdat, order, classzone_idx):
             break
-        if not sc.nr_reclaimed:
-            waiting.charge(mm, "balance_pgdat")
-    return order, end_zone
+    return order, end_zone, total
 
 
 # -- sleeping and waking -----------------------------------------------------------------
@@ -233,10 +235,22 @@ def as_kswapd(mm: Mm, nid: int) -> Iterator[None]:
         mm.task_flags, mm.comm, mm.pid, mm.memdie, mm.fatal_signal, mm.rt_task = before
 
 
-def run_kswapd(mm: Mm, nid: int) -> None:
-    """One waking period of ``kswapd``: balance the node again and again until nothing more is wanted, then sleep.
+def prepare_kswapd_sleep(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> bool:
+    """``kswapd_try_to_sleep`` up to its ``schedule()``: balanced now, and still after a tenth of a second."""
+    return all(pgdat_balanced(mm, pgdat, order, classzone_idx) for _ in range(2))
 
-    :raises BudgetError: it does not come to an end
+
+def pages_scanned(mm: Mm, pgdat: int) -> int:
+    """Pages of a node that were scanned since one of their zone was freed."""
+    zones = zones_of(mm, pgdat, 0, nr_zones(mm, pgdat))
+    return sum(stat.snapshot(mm, address.off(mm, zone), mm.cold.NR_PAGES_SCANNED) for zone, _ in zones)
+
+
+def run_kswapd(mm: Mm, nid: int) -> bool:
+    """``kswapd``: balance the node until nothing more is wanted, then sleep.
+
+    :returns: False if it does not sleep, as the node is not balanced, but there was nothing to scan, and so nothing
+        that could tell it that the node is beyond reclaim: it is awake, and would go on at once
     """
     pgdat = mmzone.node_data(mm, nid)
     with as_kswapd(mm, nid):
@@ -244,27 +258,32 @@ def run_kswapd(mm: Mm, nid: int) -> None:
         set_pgdat_percpu_threshold(mm, pgdat, calculate_pressure_threshold)
         order, classzone_idx = take_request(mm, pgdat)
         while True:
-            waiting.charge(mm, f"kswapd{nid}")
             if mm.tracing:
                 mm.tracer.mm_vmscan_kswapd_wake(mm, nid, order)
-            balanced_order, balanced_idx = balance_pgdat(mm, pgdat, order, classzone_idx)
+            scanned = pages_scanned(mm, pgdat)
+            balanced_order, balanced_idx, reclaimed = balance_pgdat(mm, pgdat, order, classzone_idx)
             new_order, new_idx = order, classzone_idx
             if balanced_idx >= classzone_idx and balanced_order == order:
                 new_order, new_idx = take_request(mm, pgdat)
             if order < new_order or classzone_idx > new_idx:
                 order, classzone_idx = new_order, new_idx
                 continue
-            if pgdat_balanced(mm, pgdat, balanced_order, balanced_idx):
-                break
+            if prepare_kswapd_sleep(mm, pgdat, balanced_order, balanced_idx):
+                go_to_sleep(mm, pgdat, nid)
+                return True
             stat.count(mm, mm.cold.KSWAPD_HIGH_WMARK_HIT_QUICKLY)
             # Counters that lag could make it go on for ever: in a real machine a second has passed by now.
             stat.refresh_cpu_vm_stats(mm)
+            if not reclaimed and pages_scanned(mm, pgdat) == scanned:
+                return False
             order, classzone_idx = take_request(mm, pgdat)
-        go_to_sleep(mm, pgdat, nid)
 
 
 def let_others_run(mm: Mm) -> None:
-    """The caller waits: the vmstat worker, the flusher, the device and every woken kswapd have their turn."""
+    """The caller waits: tasks that are dying, the vmstat worker, the flusher, the device and every woken kswapd have
+    their turn.
+    """
+    exit.exit_dying(mm)
     stat.refresh_cpu_vm_stats(mm)
     writeback.flush(mm)
     writeback.complete_writeback(mm)

@@ -18,7 +18,7 @@ from kernelmm.core import alloc, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import attempt, codes, compaction, deferral, direct, kswapd, oom, stat, waiting
 from kernelmm.pressure.suspend import pm_suspended_storage
-from physmem import abi
+from physmem import abi, word
 
 __all__ = ["gfp_pfmemalloc_allowed", "should_alloc_retry"]
 
@@ -133,6 +133,8 @@ def __alloc_pages_may_oom(rq: Request) -> int:
     nofail = gfp_mask & gfp.__GFP_NOFAIL
     rq.did_some_progress = 0
     if not oom.oom_zonelist_trylock(mm, rq.ac.zonelist, gfp_mask):
+        # Somebody else is at it: schedule_timeout_uninterruptible(1).
+        word.add_u64(mm, mm.var_jiffies, 1)
         rq.did_some_progress = 1
         return 0
     try:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kernelmm import gfp
-from kernelmm.core import mmzone, vmstat
+from kernelmm.core import mmzone, pcp, vmstat
 from kernelmm.core.mm import Mm
-from physmem import address
+from physmem import abi, address
 
 __all__ = [
     "count",
@@ -61,14 +61,45 @@ def global_state(mm: Mm, item: int) -> int:
 
 def refresh_cpu_vm_stats(mm: Mm) -> None:
     """``refresh_cpu_vm_stats`` on every CPU: fold the differentials, as the vmstat worker does once a second."""
-    for z in populated_zones(mm) if mm.smp else ():
-        for cpu in range(mm.nr_cpus):
-            if mmzone.cpu_online(mm, cpu):
-                at = mmzone.pageset_of(mm, z, cpu) + mm.pageset_vm_stat_diff
-                for item in range(mm.cold.nr_stat_items):
-                    if mm.as_s8[at + item]:
-                        vmstat.zone_page_state_add(mm, z, item, mm.as_s8[at + item])
-                        mm.as_s8[at + item] = 0
+    here = mm.cpu
+    for cpu in range(mm.nr_cpus) if mm.smp else ():
+        if mmzone.cpu_online(mm, cpu):
+            mm.set_cpu(cpu)
+            for z in populated_zones(mm):
+                refresh_pageset(mm, z, mmzone.this_cpu_pageset(mm, z))
+    mm.set_cpu(here)
+
+
+def refresh_pageset(mm: Mm, z: int, pageset: int) -> None:
+    """The running CPU's share of one zone; pages of another node that it keeps, but has not used for 3 seconds, go
+    back (``drain_zone_pages``, a batch at a time).
+    """
+    expire = mm.cold.pageset_expire + pageset
+    at = pageset + mm.pageset_vm_stat_diff
+    for item in range(mm.cold.nr_stat_items):
+        if mm.as_s8[at + item]:
+            vmstat.zone_page_state_add(mm, z, item, mm.as_s8[at + item])
+            mm.as_s8[at + item] = 0
+            if mm.numa:
+                mm.as_s8[expire] = 3
+    if not mm.numa or not mm.as_s8[expire] or not mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]:
+        return
+    if mmzone.zone_nid(mm, z) == mm.numa_node_id():
+        mm.as_s8[expire] = 0
+        return
+    mm.as_s8[expire] -= 1
+    if not mm.as_s8[expire]:
+        drain_zone_pages(mm, z, pageset)
+
+
+def drain_zone_pages(mm: Mm, z: int, pageset: int) -> None:
+    """``drain_zone_pages``: give back a batch of the running CPU's pages of a zone."""
+    count = (pageset + abi.PCP_COUNT) >> 2
+    to_drain = min(mm.as_s32[count], mm.as_s32[(pageset + abi.PCP_BATCH) >> 2])
+    if to_drain > 0:
+        zone = address.phys_to_virt(mm, z)
+        pcp.free_pcppages_bulk(mm, zone, to_drain, mmzone.pageset_va(mm, z, mm.cpu), pageset)
+        mm.as_s32[count] -= to_drain
 
 
 def zone_of(mm: Mm, pg: int) -> int:

@@ -165,10 +165,10 @@ class Workload:
         writeback.flush(self.mm)
         return writeback.complete_writeback(self.mm)
 
-    def run_kswapd(self, nid: int = 0) -> None:
-        """Let a node's kswapd run, whether or not somebody woke it, until it sleeps."""
+    def run_kswapd(self, nid: int = 0) -> bool:
+        """Let a node's kswapd run, whether or not somebody woke it; False if it got nowhere and is still awake."""
         self.mm.steps_left = self.mm.step_budget
-        kswapd.run_kswapd(self.mm, nid)
+        return kswapd.run_kswapd(self.mm, nid)
 
     def compact(self, nid: int = 0) -> None:
         """Compact a node as a whole, as ``echo 1 > /proc/sys/vm/compact_memory`` does."""

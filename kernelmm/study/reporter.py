@@ -119,6 +119,7 @@ class Reporter:
         self.page_format = PageFormat(layout)
         self.bad_page_interval = BAD_PAGE_INTERVAL * hz
         self.nopage = RateLimit(RATELIMIT_INTERVAL * hz, RATELIMIT_BURST)
+        self.oom = RateLimit(RATELIMIT_INTERVAL * hz, RATELIMIT_BURST)
         self.nr_shown = 0
         self.nr_unshown = 0
         self.resume = 0
@@ -249,6 +250,10 @@ class Reporter:
         if self.kernel is not None and "nopage_rs" in self.kernel.symbols:
             return self.ratelimit_in_memory(mm, self.kernel.phys(self.kernel.symbols["nopage_rs"]), "warn_alloc_failed")
         return self.ratelimit(mm, self.nopage, "warn_alloc_failed")
+
+    def oom_ratelimit(self, mm: Mm) -> bool:
+        """:meth:`ratelimit` of the OOM killer's reports."""
+        return self.ratelimit(mm, self.oom, "oom_kill_process")
 
     def warn_order(self, mm: Mm, gfp_mask: int) -> None:
         """``WARN_ON_ONCE`` of the slow path: an order that no block has, and no __GFP_NOWARN."""

@@ -33,6 +33,12 @@ class Console:
     def warn_order(self, mm: Mm, gfp_mask: int) -> None:
         self.lines.append("WARNING")
 
+    def dump_stack(self, mm: Mm) -> None:
+        self.lines.append(f"CPU: {mm.cpu}")
+
+    def oom_ratelimit(self, mm: Mm) -> bool:
+        return True
+
     def show_mem(self, mask: int) -> None:
         self.lines.append("Mem-Info:")
 

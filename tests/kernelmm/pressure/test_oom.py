@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from kernelmm import gfp
+from kernelmm import Machine, gfp
+from kernelmm.core import mmzone
 from kernelmm.core.mm import AllocContext
-from kernelmm.pressure import codes, oom, owners
+from kernelmm.pressure import codes, cpusets, kswapd, oom, owners
+from kernelmm.pressure.workload import Workload
 from physmem import address
 from physmem.errors import PanicError
 
@@ -34,6 +36,7 @@ def test_the_biggest_is_killed_and_its_pages_serve_the_request(lab, tasks):
     assert lab.on_lists() == lists - 800
     assert lab.console.lines == [
         "swapper/0 invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0",
+        "CPU: 0",
         "Mem-Info:",
         "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
         "[    2]  1000     2      300      300       1       0        0             0 small",
@@ -68,11 +71,17 @@ def test_badness(lab, changes, points):
     assert oom.oom_badness(lab.mm, task.va, 0, 31122) == points
 
 
-def test_task_without_memory_where_it_is_short_is_not_killed(lab):
+def test_cpusets_decide_whether_killing_can_help(lab):
+    """has_intersects_mems_allowed: tasks whose nodes are others than the caller's are spared; if a mempolicy binds the
+    request, their cpusets do not matter, and the default mempolicy is no obstacle.
+    """
     task = lab.work.fork("t")
+    cpusets.cpuset_change_task_nodemask(lab.mm, 1 << 0)
     lab.mm.as_u64[(address.off(lab.mm, task.va) + owners.TASK_MEMS_ALLOWED) >> 3] = 1 << 1
-    assert oom.oom_badness(lab.mm, task.va, 1 << 0, 31122) == 0
-    assert oom.oom_badness(lab.mm, task.va, 1 << 1, 31122) > 0
+    assert oom.oom_badness(lab.mm, task.va, 0, 31122) == 0
+    assert oom.oom_badness(lab.mm, task.va, 1 << 0, 31122) > 0
+    lab.mm.as_u64[(address.off(lab.mm, task.va) + owners.TASK_MEMS_ALLOWED) >> 3] = 3
+    assert oom.oom_badness(lab.mm, task.va, 0, 31122) > 0
 
 
 def test_worst_child_is_sacrificed(lab):
@@ -107,7 +116,9 @@ def test_nobody_left_to_kill_is_a_panic(lab):
     lab.exhaust()
     with pytest.raises(PanicError, match="no killable processes"):
         lab.alloc(gfp.GFP_KERNEL)
-    assert lab.console.lines[-1].startswith("Kernel panic - not syncing: Out of memory")
+    assert lab.console.lines[-3].startswith("[ pid ]")
+    assert lab.console.lines[-2].endswith("-1000 protected")
+    assert lab.console.lines[-1] == "Kernel panic - not syncing: Out of memory and no killable processes..."
     for z in lab.zones:
         assert not lab.mm.as_u64[(z + lab.mm.zone_flags) >> 3] >> lab.mm.cold.ZONE_OOM_LOCKED & 1
 
@@ -121,13 +132,114 @@ def test_the_allocating_task_itself_gets_the_reserves(lab, tasks):
     assert lab.console.lines[0].startswith("big invoked oom-killer")
 
 
-def test_somebody_who_is_dying_already_is_waited_for(lab, tasks):
-    oom.mark_victim(lab.mm, tasks["small"].va)
+def request(lab, nodemask=0):
+    """What an allocation of GFP_KERNEL is about."""
     ac = AllocContext()
-    ac.nodemask, ac.high_zoneidx, ac.zonelist = 0, 2, lab.mm.ac.zonelist
-    assert oom.out_of_memory(lab.mm, gfp.GFP_KERNEL, 0, ac)
+    ac.nodemask, ac.high_zoneidx, ac.zonelist = nodemask, 2, mmzone.node_zonelist(lab.mm, 0, False)
+    return gfp.GFP_KERNEL, 0, ac
+
+
+def test_somebody_who_is_dying_already_is_waited_for(lab, tasks):
+    """select_bad_process aborts: nobody is killed, nothing is printed, no time passes; the dying runs when the killer
+    waits.
+    """
+    oom.mark_tsk_oom_victim(lab.mm, tasks["small"].va)
+    jiffies = lab.mm.as_u64[lab.mm.var_jiffies >> 3]
+    assert oom.out_of_memory(lab.mm, *request(lab))
+    assert [task.alive for task in tasks.values()] == [True, True, True]
+    assert lab.mm.as_u64[lab.mm.var_jiffies >> 3] == jiffies
+    kswapd.let_others_run(lab.mm)
     assert [task.alive for task in tasks.values()] == [False, True, True]
     assert lab.console.lines == []
+
+
+def test_a_dying_task_that_cannot_be_killed_stops_nobody(lab, tasks):
+    """oom_scan_process_thread asks first whether a task is a candidate at all."""
+    oom.mark_tsk_oom_victim(lab.mm, tasks["small"].va)
+    lab.mm.as_u32[(address.off(lab.mm, tasks["small"].va) + owners.TASK_FLAGS) >> 2] = codes.PF_KTHREAD
+    assert oom.select_bad_process(lab.mm, 0, 31122) == (tasks["big"].va, 802)
+
+
+@pytest.mark.parametrize("state", ["fatal_signal", "exiting"])
+def test_a_caller_on_its_way_to_the_end_gets_the_reserves(lab, tasks, state):
+    """fatal_signal_pending or task_will_free_mem: TIF_MEMDIE, no report, nobody is killed."""
+    lab.work.switch_to(tasks["small"])
+    if state == "exiting":
+        lab.mm.task_flags |= codes.PF_EXITING
+    else:
+        lab.mm.fatal_signal = True
+    assert oom.out_of_memory(lab.mm, *request(lab))
+    assert lab.mm.memdie
+    assert all(task.alive for task in tasks.values())
+    assert lab.console.lines == []
+
+
+@pytest.fixture
+def booted():
+    """A machine of our own with tasks of 500 and no pages, and nothing left."""
+    with Machine.boot("16M") as machine:
+        work = Workload(machine.mm)
+        task = work.fork("hog")
+        task.mmap_anon(500)
+        small = work.fork("small")
+        while machine.alloc_page(gfp.GFP_NOWAIT | vars(gfp)["__GFP_NOWARN"]):
+            pass
+        yield machine, task, small
+
+
+@pytest.mark.parametrize(("mode", "how"), [(1, "system-wide"), (2, "compulsory")])
+def test_panic_on_oom(booted, mode, how):
+    machine, task, _ = booted
+    machine.sysctl("panic_on_oom", mode)
+    with pytest.raises(PanicError, match=f"Out of memory: {how} panic_on_oom is enabled"):
+        machine.alloc_page(gfp.GFP_KERNEL)
+    assert task.alive
+    assert machine.console.lines[-1] == f"Kernel panic - not syncing: Out of memory: {how} panic_on_oom is enabled"
+
+
+def test_panic_on_oom_1_spares_a_cpuset_that_is_full(lab, tasks):
+    """CONSTRAINT_CPUSET: memory is out for some only."""
+    at = lab.mm.size - 4096 + 2048
+    lab.mm.cold.var_sysctl_panic_on_oom = at
+    lab.mm.as_s32[at >> 2] = 1
+    oom.check_panic_on_oom(lab.mm, oom.CONSTRAINT_CPUSET, gfp.GFP_KERNEL, 0, 0)
+    oom.check_panic_on_oom(lab.mm, oom.CONSTRAINT_MEMORY_POLICY, gfp.GFP_KERNEL, 0, 1)
+    with pytest.raises(PanicError):
+        oom.check_panic_on_oom(lab.mm, oom.CONSTRAINT_NONE, gfp.GFP_KERNEL, 0, 0)
+    lab.mm.as_s32[at >> 2] = 2
+    with pytest.raises(PanicError):
+        oom.check_panic_on_oom(lab.mm, oom.CONSTRAINT_CPUSET, gfp.GFP_KERNEL, 0, 0)
+
+
+def test_oom_kill_allocating_task_and_oom_dump_tasks(booted):
+    """The caller is killed whatever its size, with a score of 0; without the table of tasks."""
+    machine, task, small = booted
+    task.workload.switch_to(small)
+    machine.sysctl("oom_kill_allocating_task", 1)
+    machine.sysctl("oom_dump_tasks", 0)
+    start = len(machine.console.lines)
+    assert machine.alloc_page(gfp.GFP_KERNEL)
+    lines = machine.console.lines[start:]
+    assert lines[0] == "small invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0"
+    assert not any(line.startswith("[ pid ]") for line in lines)
+    assert lines[-2:] == [
+        f"Out of memory (oom_kill_allocating_task): Kill process {small.pid} (small) score 0 or sacrifice child",
+        f"Killed process {small.pid} (small) total-vm:0kB, anon-rss:0kB, file-rss:0kB",
+    ]
+    assert machine.mm.memdie
+    assert task.alive
+
+
+def test_reports_of_the_oom_killer_are_limited_in_number(booted):
+    """Ten in five seconds; those that were left out are counted, and told with the next."""
+    machine, *_ = booted
+    for _ in range(12):
+        oom.report(machine.mm, gfp.GFP_KERNEL, 0, 0)
+    assert sum("invoked oom-killer" in line for line in machine.console.lines) == 10
+    machine.mm.as_u64[machine.mm.var_jiffies >> 3] += 5 * machine.mm.hz + 1
+    oom.report(machine.mm, gfp.GFP_KERNEL, 0, 0)
+    assert "oom_kill_process: 2 callbacks suppressed" in machine.console.lines
+    assert sum("invoked oom-killer" in line for line in machine.console.lines) == 11
 
 
 def test_only_one_killer_at_a_time(lab):

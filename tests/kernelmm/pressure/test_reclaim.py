@@ -6,11 +6,12 @@ from __future__ import annotations
 import pytest
 
 from kernelmm import gfp
-from kernelmm.core import mmzone
-from kernelmm.pressure import codes, direct, kswapd, lru, reclaim, shrink, waiting
+from kernelmm.core import entry, mmzone
+from kernelmm.pressure import codes, direct, kswapd, lru, reclaim, shrink, stat, waiting
 from kernelmm.pressure.lru import PageList
 from kernelmm.pressure.shrink import Fate, ScanControl, Tally
 from physmem import abi, address
+from physmem.errors import BudgetError
 
 NORETRY = vars(gfp)["__GFP_NORETRY"]
 NOMEMALLOC = vars(gfp)["__GFP_NOMEMALLOC"]
@@ -321,6 +322,68 @@ def test_kswapd_gives_up_on_a_zone_that_was_scanned_six_times_over(lab):
     z = lab.zones[-1]
     assert lab.stat("NR_PAGES_SCANNED", z) >= 6 * lab.stat("NR_INACTIVE_FILE", z) > 0
     assert not reclaim.zone_reclaimable(lab.mm, z)
+
+
+def test_kswapd_spins_where_it_finds_nothing_to_scan(lab):
+    """4.0 looks at size >> priority pages, down to priority 1, unless the zone is beyond reclaim already: of one page
+    at none.  It is never scanned six times over then, so kswapd neither balances the node nor sleeps; others go on.
+    """
+    file = lab.work.open()
+    file.read(0, 1)
+    z = lab.zone_of(file.page(0))
+    file.pin(0)
+    lab.exhaust()
+    pgdat = mmzone.node_data(lab.mm, 0)
+    scanned = lab.event("PGSCAN_KSWAPD")
+    for turn in range(1, 4):
+        assert not lab.work.run_kswapd()
+        assert kswapd.kswapd_is_woken(lab.mm, pgdat)
+        assert lab.event("KSWAPD_HIGH_WMARK_HIT_QUICKLY") == turn
+    assert lab.event("PGSCAN_KSWAPD") == scanned
+    # A direct reclaimer goes down to priority 0, and settles it: there is nobody to kill, so the request fails.
+    assert not lab.alloc(gfp.GFP_KERNEL)
+    assert not reclaim.zone_reclaimable(lab.mm, z)
+    assert lab.work.run_kswapd()
+    assert not kswapd.kswapd_is_woken(lab.mm, pgdat)
+
+
+def test_throttled_reclaimer_sleeps_until_somebody_frees(lab):
+    """throttle_direct_reclaim of 4.0 waits for ever if half of the reserves is gone and nothing can be reclaimed."""
+    zones = lab.zones
+    reserve = sum(lab.watermark(z, 0) for z in zones)
+    lab.exhaust(gfp.GFP_ATOMIC | vars(gfp)["__GFP_MEMALLOC"])
+    lab.drain()
+    free = sum(lab.stat("NR_FREE_PAGES", z) for z in zones)
+    assert free <= reserve // 2
+    with pytest.raises(BudgetError, match=rf"throttle_direct_reclaim: node 0 has {free} free .* of its {reserve} "):
+        lab.alloc(gfp.GFP_KERNEL)
+    # Without __GFP_FS it is a second; with a fatal signal, or for a kernel thread, nothing.
+    jiffies = lab.mm.as_u64[lab.mm.var_jiffies >> 3]
+    zonelist = mmzone.node_zonelist(lab.mm, 0, False)
+    assert not direct.throttle_direct_reclaim(lab.mm, gfp.GFP_NOFS, zonelist, 0)
+    assert lab.mm.as_u64[lab.mm.var_jiffies >> 3] == jiffies + lab.mm.hz
+    lab.mm.fatal_signal = True
+    assert not direct.throttle_direct_reclaim(lab.mm, gfp.GFP_KERNEL, zonelist, 0)
+    lab.mm.fatal_signal, lab.mm.task_flags = False, codes.PF_KTHREAD
+    assert not direct.throttle_direct_reclaim(lab.mm, gfp.GFP_KERNEL, zonelist, 0)
+    assert lab.event("PGSCAN_DIRECT_THROTTLE") == 2
+
+
+def test_pages_of_another_node_go_back_after_three_seconds_of_idleness(two_nodes):
+    """refresh_cpu_vm_stats: a pageset whose counters moved expires at the third refresh after, if it is remote."""
+    lab = two_nodes
+    page = vars(entry)["alloc_pages_node"](lab.mm, 1, gfp.GFP_KERNEL, 0)
+    lab.free(page)
+    z = lab.zone_of(page)
+    pageset = mmzone.this_cpu_pageset(lab.mm, z)
+    lab.mm.as_s8[pageset + lab.mm.pageset_vm_stat_diff] += 1
+    count, batch = (lab.mm.as_s32[(pageset + at) >> 2] for at in (abi.PCP_COUNT, abi.PCP_BATCH))
+    assert count > 0
+    seen = []
+    for _ in range(3):
+        stat.refresh_cpu_vm_stats(lab.mm)
+        seen.append((lab.mm.as_s8[pageset + lab.mm.cold.pageset_expire], lab.mm.as_s32[pageset >> 2]))
+    assert seen == [(2, count), (1, count), (0, max(count - batch, 0))]
 
 
 def test_freeing_a_page_gives_a_zone_hope_again(lab):
