@@ -123,8 +123,8 @@ def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int)
             reserve, free = pfmemalloc_reserve(mm, pgdat)
             waiting.charge(
                 mm,
-                f"throttle_direct_reclaim: node {mmzone.zone_nid(mm, z)} has {free} free pages, and until they are more "
-                f"than half of its {reserve} reserved ones, who may wait does, but nobody frees any",
+                f"throttle_direct_reclaim: node {mmzone.zone_nid(mm, z)} has {free} free pages, and until they are "
+                f"more than half of its {reserve} reserved ones, who may wait does, but nobody frees any",
             )
     return False
 
