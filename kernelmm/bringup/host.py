@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Whether the computer that emulates a machine has room for what booting it touches.
 
-Memory that nobody touches costs nothing, but the free list of the largest blocks runs through the first
-``struct page`` of each of them: a page of the host's for every 4 MiB.  Not deferred, the page array is written whole.
-A host that runs out kills us, or somebody else; better to say so at first.
+Memory that nobody touches costs nothing, and of a page array that is deferred next to nothing is touched.  Not
+deferred, it is written whole: 16 GiB for 1 TiB.  A host that runs out kills us, or somebody else; better to say so at
+first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,9 @@ _PAGE = 4096
 _FIXED = 64 << 20
 
 
-def needed(ram: int, deferred: bool) -> int:
-    """Bytes of the host's memory that a machine with ``ram`` bytes has touched when it is up, at least."""
-    pages = ram // _PAGE
-    heads = pages >> (abi.MAX_ORDER - 1)
-    return heads * _PAGE if deferred else pages * abi.SIZEOF_PAGE
+def needed(ram: int) -> int:
+    """Bytes of the host's memory that the page array of a machine with ``ram`` bytes takes when it is written whole."""
+    return ram // _PAGE * abi.SIZEOF_PAGE
 
 
 def available() -> int | None:
@@ -39,12 +37,12 @@ def available() -> int | None:
     return None
 
 
-def check(ram: int, deferred: bool) -> None:
-    """See to it that a machine with ``ram`` bytes finds room.
+def check(ram: int) -> None:
+    """See to it that a machine with ``ram`` bytes, whose page array is written whole, finds room.
 
     :raises UsageError: it does not
     """
-    need, there = needed(ram, deferred), available()
+    need, there = needed(ram), available()
     if there is not None and need > _FIXED and need > there:
         raise UsageError(
             f"a machine of {ram / (1 << 40):.2f} TiB takes {need / (1 << 30):.1f} GiB of this computer's memory "

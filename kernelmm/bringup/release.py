@@ -31,6 +31,8 @@ __all__ = [
 
 PAGE_SIZE = 4096
 LARGEST = abi.MAX_ORDER - 1
+#: Bytes of the page array from one block of the largest order to the next.
+_STRIDE = BLOCK * abi.SIZEOF_PAGE
 
 
 def free_all_bootmem(kernel: Kernel, memblock: Memblock) -> int:
@@ -86,30 +88,35 @@ def _free_largest_blocks(kernel: Kernel, start: int, end: int) -> int:
     One at a time; but blocks whose entries are deferred all at once, as far as these are contiguous.
     """
     at = address.page_off(kernel.mm, address.pfn_to_page(kernel.mm, start))
-    span = kernel.ram.span(at) if isinstance(kernel.ram, DeferredRam) else None
-    if span is None or kernel.mm.debug_pages:
+    ram = kernel.ram
+    span = ram.span(at) if isinstance(ram, DeferredRam) else None
+    if not isinstance(ram, DeferredRam) or span is None or kernel.mm.debug_pages:
         free_pages_bootmem(kernel, start, LARGEST)
         return BLOCK
-    blocks = min((end - start) // BLOCK, (span.end - at) // (BLOCK * abi.SIZEOF_PAGE))
-    _free_deferred(kernel, start, at, span.flags, blocks)
+    blocks = min((end - start) // BLOCK, (span.end - at) // _STRIDE)
+    _free_deferred(kernel, ram, start, at, blocks)
     return blocks * BLOCK
 
 
-def _free_deferred(kernel: Kernel, start: int, at: int, flags: int, blocks: int) -> None:
-    """What :func:`free_pages_bootmem` does to each of these blocks in turn, without their entries but the first.
+def _free_deferred(kernel: Kernel, ram: DeferredRam, start: int, at: int, blocks: int) -> None:
+    """What :func:`free_pages_bootmem` does to each of these blocks in turn, without their entries.
 
     A block of the largest order has no buddy to be joined with.  Each goes to the head of its list.
 
     :param at: physical address of the first entry
-    :param flags: ``page->flags`` of the pages when they are free
     """
     mm, pages = kernel.mm, blocks * BLOCK
-    zone, head, links = _list_of_blocks(kernel, start, at, flags, blocks)
+    ram.free(at, blocks)
+    zone = int(mmzone.page_zone(mm, at))
     z = kernel.phys(zone)
+    # Bring-up has made all pageblocks movable.
+    head = mmzone.free_list(mm, LARGEST, abi.MIGRATE_MOVABLE)
+    lowest = int(address.pfn_to_page(mm, start)) + abi.PAGE_LRU
     first = list_head.first(mm, z + head)
     mm.as_u64[(at + abi.PAGE_LRU) >> 3] = first
-    mm.as_u64[(address.off(mm, first) + abi.LIST_PREV) >> 3] = links
-    mm.as_u64[(z + head) >> 3] = links + (blocks - 1) * BLOCK * abi.SIZEOF_PAGE
+    mm.as_u64[(address.off(mm, first) + abi.LIST_PREV) >> 3] = lowest
+    mm.as_u64[(at + (blocks - 1) * _STRIDE + abi.PAGE_LRU_PREV) >> 3] = zone + head
+    mm.as_u64[(z + head) >> 3] = lowest + (blocks - 1) * _STRIDE
     mmzone.add_nr_free(mm, z, LARGEST, blocks)
     kernel.add(zone, "zone.managed_pages", pages)
     vmstat.count_vm_events(mm, mm.pgfree, pages)
@@ -118,30 +125,6 @@ def _free_deferred(kernel: Kernel, start: int, at: int, flags: int, blocks: int)
         # Both tickets of the zone's lock, once for each block.
         for ticket in (z + mm.zone_lock, z + mm.zone_lock + 1):
             mm.as_u8[ticket] = mm.as_u8[ticket] + blocks * mm.ticket_lock_inc & 0xFF
-
-
-def _list_of_blocks(kernel: Kernel, start: int, at: int, flags: int, blocks: int) -> tuple[int, int, int]:
-    """Write the first entries of free blocks, each linked to the one below it, the last to the head of the free list.
-
-    :returns: ``struct zone *``, the offset of the list's head in it, and the list entry of the lowest block
-    """
-    stride = BLOCK * abi.SIZEOF_PAGE
-    links = int(address.pfn_to_page(kernel.mm, start)) + abi.PAGE_LRU
-    # Bring-up has made all pageblocks movable.
-    head = mmzone.free_list(kernel.mm, LARGEST, abi.MIGRATE_MOVABLE)
-    entries = np.zeros((blocks, abi.SIZEOF_PAGE // 8), np.uint64)
-    entries[:, abi.PAGE_FLAGS // 8] = flags
-    entries[:, abi.PAGE_INDEX // 8] = abi.MIGRATE_MOVABLE
-    entries[:, abi.PAGE_MAPCOUNT // 8] = abi.PAGE_BUDDY_MAPCOUNT_VALUE & 0xFFFFFFFF
-    entries[:, abi.PAGE_LRU // 8] = np.uint64(links - stride) + np.arange(blocks, dtype=np.uint64) * np.uint64(stride)
-    entries[:, abi.PAGE_LRU_PREV // 8] = entries[:, abi.PAGE_LRU // 8] + np.uint64(2 * stride)
-    entries[:, abi.PAGE_PRIVATE // 8] = LARGEST
-    # In one pass: each entry is on a page of the host's memory that is touched for the first time.
-    words = kernel.words(at, blocks * stride // 8).reshape(blocks, -1)
-    words[:, : abi.SIZEOF_PAGE // 8] = entries
-    zone = int(mmzone.page_zone(kernel.mm, at))
-    words[-1, abi.PAGE_LRU_PREV // 8] = zone + head
-    return zone, head, links
 
 
 # -- contiguous memory ------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kernelmm.bringup.kernel import Kernel, Zone
+from kernelmm.bringup.memmap import write_out
 from kernelmm.bringup.rounding import div_round_up, round_up
 from kernelmm.core import mmzone, mobility
 from physmem import abi, address
@@ -50,16 +51,21 @@ def setup_zone_migrate_reserve(kernel: Kernel, zone: Zone) -> None:
                 reserve -= 1
                 continue
             if kind == abi.MIGRATE_MOVABLE:
-                mmzone.set_pageblock_migratetype(mm, pfn, abi.MIGRATE_RESERVE)
-                mobility.move_freepages_block(mm, at, pfn, abi.MIGRATE_RESERVE)
+                _set_migratetype(kernel, at, pfn, abi.MIGRATE_RESERVE)
                 reserve -= 1
                 continue
         elif not old:
             # At boot there is nothing to take back further up.
             break
         if kind == abi.MIGRATE_RESERVE:
-            mmzone.set_pageblock_migratetype(mm, pfn, abi.MIGRATE_MOVABLE)
-            mobility.move_freepages_block(mm, at, pfn, abi.MIGRATE_MOVABLE)
+            _set_migratetype(kernel, at, pfn, abi.MIGRATE_MOVABLE)
+
+
+def _set_migratetype(kernel: Kernel, zone: int, pfn: int, migratetype: int) -> None:
+    """Make a pageblock one of another mobility, with its free pages."""
+    mmzone.set_pageblock_migratetype(kernel.mm, pfn, migratetype)
+    write_out(kernel, pfn, pfn + 1)
+    mobility.move_freepages_block(kernel.mm, zone, pfn, migratetype)
 
 
 def _pageblocks(kernel: Kernel, start_pfn: int, end_pfn: int) -> Iterator[int]:

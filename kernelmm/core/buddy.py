@@ -86,9 +86,6 @@ def expand(mm: Mm, pg: u64, at: u64, zone: u64, z: u64, low: u32, high: u32, mig
     """Split a block of order ``high`` until its first part has order ``low``; the rest become free blocks."""
     half: u64
     head: u64
-    if high == abi.MAX_ORDER - 1 and mm.deferred is not None:
-        # The block leaves its list for the first time, perhaps.
-        mm.deferred.write_out(at)
     while high > low:
         high -= 1
         half = word.bit(high) << abi.SIZEOF_PAGE_SHIFT
@@ -123,6 +120,9 @@ def __rmqueue_smallest(mm: Mm, zone: u64, z: u64, order: u32, migratetype: s32) 
         if pg == 0:
             continue
         at = address.page_off(mm, pg)
+        if current == abi.MAX_ORDER - 1 and mm.deferred is not None:
+            # The block leaves its list for the first time, perhaps.
+            mm.deferred.write_out(at)
         list_head.list_del(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU)
         if mm.debug_vm:
             mm.checker.clear_buddy(mm, at)

@@ -140,6 +140,9 @@ def __rmqueue_fallback(mm: Mm, zone: u64, order: u32, start_migratetype: s32) ->
             if pg == 0:
                 continue
             at = address.page_off(mm, pg)
+            if current == abi.MAX_ORDER - 1 and mm.deferred is not None:
+                # The block leaves its list for the first time, perhaps.
+                mm.deferred.write_out(at)
             mmzone.add_nr_free(mm, z, current, -1)
             buddy_type = start_migratetype
             if migratetype == mm.migrate_cma:

@@ -36,7 +36,7 @@ def mark_free_pages(
     for order in range(abi.MAX_ORDER):
         for kind in range(mm.migrate_types):
             head = zone + mmzone.free_list(mm, order, kind)
-            entry = mm.as_u64[address.off(mm, head) >> 3]
+            entry = mm.ram.u64(address.off(mm, head))
             left = end - start
             while entry != head:
                 if left == 0:
@@ -44,5 +44,5 @@ def mark_free_pages(
                 left -= 1
                 pfn = address.page_to_pfn(mm, entry - abi.PAGE_LRU)
                 free_pages_map[pfn : pfn + (1 << order)] = True
-                entry = mm.as_u64[address.off(mm, entry) >> 3]
+                entry = mm.ram.u64(address.off(mm, entry))
     mmzone.spin_unlock(mm, z)

@@ -114,21 +114,44 @@ def test_pages_that_were_never_handed_out(contents: Callable[[Ram], bytes]) -> N
     assert seen[0] == seen[1]
 
 
-def test_memory_is_touched_only_where_blocks_begin(booted: Callable[..., Any]) -> None:
-    """Of a free block's entries the first is in memory, of a reserved block's none."""
+def test_memory_is_touched_only_when_it_is_used(booted: Callable[..., Any]) -> None:
+    """Of the entries of blocks that nobody has asked for, none is in memory; of their neighbours', the first."""
     machine = booted("1G")
     ram = machine.mm.ram
     pfn = 200 * BLOCK
-    at = address.page_off(machine.mm, address.pfn_to_page(machine.mm, pfn))
-    live = np.frombuffer(ram.as_u8, np.uint64, BLOCK * 8, at).reshape(BLOCK, 8)
-    assert live[0].any()
-    assert not live[1:].any()
-    seen = np.frombuffer(ram.read(at, BLOCK * 64), np.uint64).reshape(BLOCK, 8)
-    assert seen.any(axis=1).all()
+    at = address.page_off(machine.mm, address.pfn_to_page(machine.mm, pfn - BLOCK))
+    live = np.frombuffer(ram.as_u8, np.uint64, 3 * BLOCK * 8, at).reshape(3, BLOCK, 8)
+    assert not live.any()
+    seen = np.frombuffer(ram.read(at, 3 * BLOCK * 64), np.uint64).reshape(3, BLOCK, 8)
+    assert seen.any(axis=2).all()
     # Looking at them has not written them.
-    assert not live[1:].any()
-    machine.mm.deferred.write_out(at + 64 * 77)
-    assert (live == seen).all()
+    assert not live.any()
+    machine.mm.deferred.write_out(at + (BLOCK + 77) * 64)
+    assert (live[1] == seen[1]).all()
+    assert (live[:, 0] == seen[:, 0]).all()
+    assert not live[[0, 2], 1:].any()
+
+
+def test_blocks_from_the_middle_of_the_list(booted: Callable[..., Any], contents: Callable[[Ram], bytes]) -> None:
+    """Blocks leave their list where its links are not in memory: one beside the other, or far away, in any order."""
+    results = []
+    for deferred in (False, True):
+        machine = booted("256M", 2, deferred=deferred, reserved=((0xA400000, 0xA801000),))
+        chance = random.Random(8)
+        given: list[Any] = []
+        for _ in range(40):
+            first = chance.randrange(5, 62) * BLOCK + chance.choice([0, 0, BLOCK // 2])
+            last = first + chance.choice([1, 1, 2, 3]) * BLOCK // 2
+            if contig.alloc_contig_range(machine.mm, first, last, 2) == 0 and chance.random() < 0.7:
+                given.append((first, contig.free_contig_range(machine.mm, first, last - first)))
+            given.append(
+                entry.alloc_pages_node(machine.mm, chance.choice([0, 1]), gfp.GFP_ATOMIC, chance.choice([0, 10]))
+            )
+        # Linux 4.0 loses count where pageblocks merge with isolated ones (mended in 4.6): but the same on both.
+        assert {finding.rule for finding in check(machine.dump).findings} <= {"nr_free_pages"}
+        results.append((given, contents(machine.mm.ram)))
+    assert results[0] == results[1]
+    assert sum(isinstance(each, tuple) for each in results[0][0]) > 10
 
 
 # -- the memory by itself -------------------------------------------------------------------------
@@ -186,7 +209,6 @@ def test_a_block_is_written_out_once(ram: DeferredRam) -> None:
 
 
 TERABYTE = """
-import resource
 from kernelmm.gfp import GFP_KERNEL
 from kernelmm.machine import Machine
 
@@ -196,20 +218,42 @@ pfn = machine.page_to_pfn(machine.alloc_pages(GFP_KERNEL, order=3, nid=2))
 assert kernel.get(kernel.node_data(2), "pglist_data.node_start_pfn") <= pfn
 assert pfn < kernel.get(kernel.node_data(3), "pglist_data.node_start_pfn")
 assert kernel.var("totalram_pages") > 1000 << 18
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)
+# Not what getrusage says, which counts the parent's memory at the time of the fork.
+with open("/proc/self/status") as status:
+    print(next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) >> 10)
 """
 
 
-@pytest.mark.slow
 def test_a_terabyte(project_environment: dict[str, str]) -> None:
-    """It takes a page of this host's for each free block of 4 MiB, and little else."""
+    """It takes next to no memory of this host's."""
     done = subprocess.run(
         [sys.executable, "-c", TERABYTE], env=project_environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert 1024 < int(done.stdout) < 1229
+    assert int(done.stdout) < 128
 
 
 def test_the_memory_map_can_be_given(contents: Callable[[Ram], bytes]) -> None:
     memory = MemoryMap.from_size("64M")
     assert contents(Machine.boot(memory).ram) == contents(Machine.boot("64M").ram)
+
+
+def test_blocks_that_were_freed_together() -> None:
+    """Four of six blocks are free: the ends of their chain are in memory, the others where they are asked for."""
+    step = BLOCK * 64
+    memory = DeferredRam(PHYS + 6 * step)
+    memory.defer(Span(PHYS, PHYS + 6 * step, PAGE, FLAGS))
+    memory.free(PHYS + step, 4)
+    live = np.frombuffer(memory.as_u8, np.uint64, 6 * BLOCK * 8, PHYS).reshape(6, BLOCK, 8)
+    assert live.any(axis=(1, 2)).tolist() == [False, True, False, False, True, False]
+    seen = np.frombuffer(memory.read(PHYS, 6 * step), np.uint64).reshape(6, BLOCK, 8)
+    for number in range(1, 5):
+        page = PAGE + number * step
+        words = [FLAGS, 0, 2, 0xFFFFFF80, page - step + 32, page + step + 32, 10, 0]
+        assert seen[number, 0].tolist() == words
+        assert seen[number, 1:].tobytes() == expected(number, False)[64:]
+    for number in (0, 5):
+        assert seen[number].tobytes() == expected(number, True)
+    memory.write_out(PHYS + 3 * step)
+    assert live.any(axis=2).sum(axis=1).tolist() == [0, 1, 1, BLOCK, 1, 0]
+    assert (live[3] == seen[3]).all()
