@@ -164,6 +164,14 @@ class DeferredRam(Ram):
                 self._write_head(span, each)
         self._initialise(block, span, number)
 
+    def heads_free_block(self, phys: int) -> bool:
+        """Whether the entry at ``phys``, of which nothing is written, is a free block's first."""
+        span = self.span(phys)
+        if span is None or not span.free:
+            return False
+        number, rest = divmod(phys - span.phys, _BLOCK_BYTES)
+        return rest == 0 and not self._blocks(span, number, number + 1)[0, :2].any()
+
     def _write_head(self, span: Span, number: int) -> None:
         """Write the first entry of a free block, the ``number``-th of its span, if that is still to be done."""
         head = self._blocks(span, number, number + 1)[0, 0]

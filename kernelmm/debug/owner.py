@@ -83,6 +83,9 @@ class PageOwner:
                 continue
             pg = address.pfn_to_page(mm, pfn)
             at = address.page_off(mm, pg)
+            if mm.deferred is not None and mm.deferred.heads_free_block(at):
+                pfn += largest
+                continue
             if not page.buddy(mm, at):
                 if mm.deferred is not None:
                     mm.deferred.write_out(at)

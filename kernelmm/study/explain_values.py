@@ -19,7 +19,9 @@ from physmem.errors import PhysmemError
 from physmem.inspect.diff.leaves import Leaf, struct_leaves
 from physmem.inspect.diff.objects import labels, objects
 from physmem.inspect.pageformat import PageFormat
+from physmem.inspect.sections import usemaps
 from physmem.inspect.zones import stat_items
+from physmem.memory_model import MemoryModel
 from physmem.space import UNMAPPED
 
 __all__ = ["Names", "Spot", "is_physical"]
@@ -220,8 +222,14 @@ def _kind(name: str) -> str:
 
 
 def _usemaps(mm: Mm, dump: Dump) -> list[tuple[int, int, str]]:
-    """The pageblock flags of each section."""
+    """The pageblock flags of each section; of each zone, if the memory map is flat."""
     found = []
+    if dump.model is MemoryModel.FLATMEM:
+        for first, blocks, usemap in usemaps(dump):
+            at = address.off(mm, usemap)
+            size = -(-blocks * dump.layout.constant("NR_PAGEBLOCK_BITS") // 64) * 8
+            found.append((at, at + size, f"pageblock flags from pfn {first * abi.PAGEBLOCK_NR_PAGES} on"))
+        return found
     size = dump.layout.constant("SECTION_BLOCKFLAGS_BITS") // 8
     for section in range(-(-dump.max_pfn >> mm.pfn_section_shift)):
         root = mm.as_u64[(mm.var_mem_section + 8 * (section >> mm.root_section_shift)) >> 3]

@@ -15,6 +15,7 @@ from kernelmm.machine import Machine
 from kernelmm.study import quiz_free, quiz_translate, quiz_zone
 from kernelmm.study.quiz_model import MOBILITIES, Lab, Question, Quiz
 from physmem.errors import UsageError
+from physmem.structs.linux_4_0.config import MODELS, NUMA, SMP
 
 __all__ = ["KINDS", "Lab", "Question", "Quiz", "make_quiz"]
 
@@ -39,10 +40,11 @@ def _kinds() -> dict[str, tuple[str, Maker]]:
 KINDS = ("translate", "buddy", "watermark", "freepath")
 
 
-def make_quiz(kind: str, seed: int, count: int = 5) -> Quiz:
+def make_quiz(kind: str, seed: int, count: int = 5, model: str = MODELS[0]) -> Quiz:
     """Make a quiz.
 
     :param kind: one of :data:`KINDS`; ``freepath`` needs the interpreted engine
+    :param model: the memory model of the machine's kernel
     :raises UsageError: there is no such kind, the count cannot be, or the engine cannot be watched
     """
     if kind not in KINDS:
@@ -51,13 +53,13 @@ def make_quiz(kind: str, seed: int, count: int = 5) -> Quiz:
         raise UsageError(f"{count} questions: a quiz has from 1 to {MAX_QUESTIONS}")
     about, maker = _kinds()[kind]
     random = Random(f"{kind} {seed}")
-    lab = lively(random)
+    lab = lively(random, model)
     return Quiz(kind, seed, about, [maker(lab, random) for _ in range(count)])
 
 
-def lively(random: Random) -> Lab:
+def lively(random: Random, model: str = MODELS[0]) -> Lab:
     """A machine that has been used for a while: some of its memory is taken, some was and is free again."""
-    machine = Machine.boot(_MEMORY)
+    machine = Machine.boot(_MEMORY, kernel=(SMP if model == "flatmem" else NUMA).with_model(model))
     held: list[tuple[int, int]] = []
     for _ in range(400):
         if held and random.random() < 0.45:

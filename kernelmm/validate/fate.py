@@ -114,7 +114,10 @@ def address_fault(dump: Dump, addr: int, *, debug: bool = False) -> Outcome:
     if phys is None:
         in_image = addr >= regions.start_kernel_map
         phys = addr - regions.start_kernel_map + regions.phys_base if in_image else addr - regions.page_offset
-    page = (dump.mem_map + ((phys & _WORD) >> 12) * dump.sizeof_page) & _WORD
+    page = dump.page_of((phys & _WORD) >> 12) & _WORD
+    if not page:
+        what = "looks for the struct page in a section that has no page array"
+        return Outcome(Fate.FAULT, f"{what}, and dies of the page fault (an oops)")
     return Outcome(Fate.FAULT, f"reads a struct page at {page:#x}, where none is, and dies of the page fault (an oops)")
 
 

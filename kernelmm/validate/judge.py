@@ -17,7 +17,8 @@ from kernelmm.validate.verdict import Answer, Fate, Outcome, Status, Verdict
 from physmem import paging
 from physmem.dump import Dump
 from physmem.errors import UsageError
-from physmem.inspect.what import Region, region_of
+from physmem.inspect.what import Region, region_of, struct_page
+from physmem.memory_model import MemoryModel
 
 __all__ = ["Judge"]
 
@@ -111,16 +112,18 @@ class Judge:
         if addr >> 63 == 0:
             return "a user address"
         if region_of(self.dump, addr) is Region.STRUCT_PAGE:
-            pfn = (addr - self.dump.mem_map) // self.dump.sizeof_page
+            pfn, _ = struct_page(self.dump, addr) or (0, 0)
             return f"the struct page of pfn {pfn}, not its memory: __free_pages takes a struct page"
         if addr < self.dump.page_offset:
             return "below the direct map: no memory is mapped there"
         return "above the direct map, where vmalloc and the page array have their places"
 
     def _struct_page(self, page: int) -> int:
-        pfn, rest = divmod(page - self.dump.mem_map, self.dump.sizeof_page)
-        if rest or pfn < 0 or not self.kernel.has_struct_page(pfn):
-            raise UsageError(f"{page:#x}: not a struct page: the page array begins at {self.dump.mem_map:#x}")
+        pfn = self.dump.page_map.pfn(page)
+        if pfn < 0 or not self.kernel.has_struct_page(pfn):
+            sectioned = self.dump.model is MemoryModel.SPARSEMEM
+            where = "is in sections" if sectioned else f"begins at {self.dump.mem_map:#x}"
+            raise UsageError(f"{page:#x}: not a struct page: the page array {where}")
         return pfn
 
     # -- the page and its block ----------------------------------------------

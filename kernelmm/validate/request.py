@@ -65,4 +65,8 @@ def _address(of: Judge, what: What) -> int:
 def _page(of: Judge, what: What) -> int:
     if what.kind is Region.PAGE_TABLES:
         return what.value
-    return of.dump.mem_map + _pfn(of, what) * of.dump.sizeof_page
+    pfn = _pfn(of, what)
+    page = of.dump.page_of(pfn)
+    if not page:
+        raise UsageError(f"pfn {pfn}: it has no struct page: its section has no page array")
+    return page

@@ -255,7 +255,7 @@ class Window:
 
     def linked(self, pfn: int) -> bool:
         """Whether a page is an entry of some list: what it says comes before it leads to it."""
-        entry = self.kernel.dump.mem_map + pfn * self.kernel.dump.sizeof_page + self.kernel.format.lru
+        entry = self.kernel.dump.page_of(pfn) + self.kernel.format.lru
         before = self.field(pfn, self.kernel.format.prev)
         return before not in (entry, self.kernel.poison) and self._next(before) == entry
 
@@ -295,8 +295,8 @@ class Window:
     def _links(self, link: int) -> tuple[int, int] | None:
         """``next`` and ``prev`` of the page whose ``lru`` is at a kernel address."""
         dump, form = self.kernel.dump, self.kernel.format
-        pfn, rest = divmod(link - dump.mem_map - form.lru, dump.sizeof_page)
-        if rest or pfn < 0 or not self.kernel.has_struct_page(pfn):
+        pfn = dump.page_map.pfn(link - form.lru)
+        if pfn < 0 or not self.kernel.has_struct_page(pfn):
             return None
         if pfn in self:
             return self.field(pfn, form.next), self.field(pfn, form.prev)

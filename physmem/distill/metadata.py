@@ -16,9 +16,11 @@ from physmem.distill.kept import Kept
 from physmem.dump import Dump
 from physmem.errors import LayoutError, PhysmemError
 from physmem.image import VmcoreInfo
+from physmem.inspect.sections import usemaps
 from physmem.kallsyms import KernelSymbols, Tables, anchors_of, read_kallsyms
 from physmem.kallsyms_search import find_tables
 from physmem.memory import PhysicalMemory
+from physmem.memory_model import MemoryModel
 from physmem.ranges import Ranges
 from physmem.regions import KernelImage
 from physmem.space import UNMAPPED
@@ -106,8 +108,10 @@ def page_tables(dump: Dump, kept: Kept) -> None:
     mapped = [
         (regions.start_kernel_map, regions.start_kernel_map + regions.kernel_image_size),
         (regions.page_offset, regions.page_offset + (dump.max_pfn << 12)),
-        (dump.mem_map, dump.mem_map + dump.max_pfn * dump.sizeof_page),
     ]
+    if dump.model is MemoryModel.SPARSEMEM_VMEMMAP:
+        # Of the other models the page array is in the direct map.
+        mapped.append((dump.mem_map, dump.mem_map + dump.max_pfn * dump.sizeof_page))
     shift = 12 + 9 * (regions.levels - 1)
     kept.tables(regions.pgd, 0, shift, mapped)
 
@@ -149,14 +153,16 @@ def pointed(dump: Dump, kept: Kept, pointer: int, tag: str, cpus: list[int]) -> 
 def sections(dump: Dump, kept: Kept) -> None:
     """``struct mem_section``, and the flags of pageblocks."""
     layout = dump.layout
-    if "mem_section" not in dump.symbols:
+    if dump.model is MemoryModel.FLATMEM:
+        for _, blocks, flags in usemaps(dump):
+            kept.at("sections", flags, -(-blocks * layout.constant("NR_PAGEBLOCK_BITS") // 64) * 8)
         return
     size = layout.sizeof("mem_section")
     per_root = layout.constant("SECTIONS_PER_ROOT")
     per_section = layout.constant("PAGES_PER_SECTION")
     roots = dump.symbols["mem_section"]
     apart = layout.has("mem_section", "usage")
-    flags = blockflags_bytes(dump)
+    size_of_flags = blockflags_bytes(dump)
     for number in range(-(-dump.max_pfn // per_section)):
         place = roots + 8 * (number // per_root)
         with contextlib.suppress(PhysmemError):
@@ -167,7 +173,7 @@ def sections(dump: Dump, kept: Kept) -> None:
                 kept.at("sections", section, size)
                 pointer = dump.field(section, "mem_section", "usage" if apart else "pageblock_flags")
                 if pointer:
-                    kept.at("sections", pointer, (layout.sizeof("mem_section_usage") if apart else 0) + flags)
+                    kept.at("sections", pointer, (layout.sizeof("mem_section_usage") if apart else 0) + size_of_flags)
 
 
 def blockflags_bytes(dump: Dump) -> int:

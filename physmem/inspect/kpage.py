@@ -33,6 +33,7 @@ from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.rows import Rows, rows
 from physmem.inspect.sections import online_sections
+from physmem.memory_model import MemoryModel
 from physmem.ranges import Ranges
 
 __all__ = ["PIECE", "KPages", "Piece"]
@@ -112,6 +113,9 @@ def _whole(dump: Dump, end: int) -> int:
 
 
 def _chunks(dump: Dump, end: int) -> tuple[npt.NDArray[np.uint64], int]:
+    if dump.model is not MemoryModel.SPARSEMEM_VMEMMAP:
+        # A section's array is whole.
+        return dump.memmap
     size = end * dump.sizeof_page
     return paging.chunks(dump.tables, dump.pgd, dump.mem_map, dump.mem_map + size, dump.regions.levels)
 

@@ -297,4 +297,4 @@ def _huge_zero(dump: Dump) -> int:
     if found >= 0 or not any(name in dump.symbols for name in ("huge_zero_page", "huge_zero_folio")):
         return found
     page = _pfn(dump, "huge_zero_folio", "huge_zero_page")
-    return (page - dump.mem_map) // dump.sizeof_page if page >= dump.mem_map else -1
+    return dump.page_map.pfn(page)

@@ -27,6 +27,7 @@ __all__ = [
     "pageblock_flags",
     "pageblock_types",
     "sections",
+    "usemaps",
 ]
 
 #: Instead of a pageblock's flags: there is no section, so that it has none.
@@ -133,7 +134,7 @@ def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int1
     form = PageblockFormat(dump)
     width = form.width
     found = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int16)
-    for first, count, address in _usemaps(dump):
+    for first, count, address in usemaps(dump):
         here = found[first : first + count]
         bit = np.arange(len(here)) * width
         try:
@@ -148,7 +149,7 @@ def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int1
     return found
 
 
-def _usemaps(dump: Dump) -> Iterator[tuple[int, int, int]]:
+def usemaps(dump: Dump) -> Iterator[tuple[int, int, int]]:
     """Where pageblock flags are: the first pageblock, how many, and the address: of sections, or of flat zones."""
     layout = dump.layout
     order = layout.constant("pageblock_order")

@@ -19,6 +19,8 @@ from kernelmm import gfp
 from kernelmm.cli import main as kernelmm
 from kernelmm.core import mmzone
 from kernelmm.machine import Machine
+from kernelmm.validate.judge import Judge
+from kernelmm.validate.request import judge
 from physmem import abi, address, engine
 from physmem.cli import main as physmem
 from physmem.dump import open_dump
@@ -246,6 +248,82 @@ def test_what_changed_is_found(image: tuple[str, Path], tmp_path: Path) -> None:
     with open_dump(image[1]) as old, open_dump(tmp_path / "later") as new:
         changed = diff(old, new)
     assert pfn in {page.pfn for page in changed.pages.listed}
+
+
+def test_what_is_distilled_says_and_does_the_same(image: tuple[str, Path], tmp_path: Path) -> None:
+    """Without the contents of pages: the same views, and the allocator goes on as on the whole."""
+    small = tmp_path / "small.kdump"
+    done = CliRunner().invoke(physmem, ["distill", str(image[1]), "-o", str(small)])
+    assert done.exit_code == 0, done.output
+    for verb in ("buddyinfo", "pagetypeinfo", "zoneinfo", "vmstat", "iomem", "pcp", "check"):
+        whole, distilled = (CliRunner().invoke(physmem, [verb, str(path)]) for path in (image[1], small))
+        assert whole.exit_code == distilled.exit_code == 0, (verb, distilled.output)
+        assert whole.output == distilled.output
+    assert work(Machine.attach(small), 7) == work(Machine.attach(image[1]), 7)
+
+
+def test_kpageflags_and_kpagecount(image: tuple[str, Path], tmp_path: Path) -> None:
+    """Of each page frame, by its own struct page."""
+    files = tmp_path / "flags", tmp_path / "count"
+    arguments = ["pages", str(image[1]), "--kpageflags", str(files[0]), "--kpagecount", str(files[1])]
+    done = CliRunner().invoke(physmem, arguments)
+    assert done.exit_code == 0, done.output
+    flags, counts = (np.fromfile(path, "<u8") for path in files)
+    with open_dump(image[1]) as dump:
+        pages, exists = dump.pages(0, dump.max_pfn, ["flags", "_mapcount"])
+        assert len(flags) == len(counts) == dump.max_pfn
+    words, mapcounts = pages["flags"], pages["_mapcount"]
+    for kpf, expected in (
+        (20, ~exists),
+        (10, exists & (mapcounts == abi.PAGE_BUDDY_MAPCOUNT_VALUE)),
+        (32, exists & (words >> np.uint64(abi.PG_reserved) & np.uint64(1) != 0)),
+    ):
+        assert ((flags >> np.uint64(kpf) & np.uint64(1) != 0) == expected).all()
+        assert expected.any() or kpf == 20
+    # page_mapcount of whatever it is, as 64 bits; pages that no zone has are all zeros, and so mapped once.
+    mapped = (mapcounts.astype(np.int64) + 1).view(np.uint64)
+    assert (counts == np.where(exists, mapped, 0)).all()
+
+
+@pytest.mark.parametrize("name", ["numa", *OTHERS])
+def test_frees_are_judged(name: str) -> None:
+    """The verdicts are those of any memory model; what leads from page to page does on each."""
+    machine = boot(name)
+    blocks = [machine.alloc_pages(ATOMIC, order) or 0 for order in (0, 2)]
+    compound = machine.alloc_pages(ATOMIC | gfp.__GFP_COMP, 3) or 0
+    tail = machine.page_address(compound) + 4096 * 3
+    free = machine.page_address(blocks[0])
+    assert machine.judge_free(free).right
+    assert machine.judge_free(machine.page_address(blocks[1]), 2).right
+    assert machine.judge_free(machine.page_address(compound), 3).right
+    assert f"pfn {machine.page_to_pfn(compound)}" in str(machine.judge_free(tail, 0))
+    machine.free_block(blocks[0])
+    again = machine.judge_free(free)
+    assert not again.right
+    # It is on the CPU's list: what its links lead to says so.
+    assert "CPU 0" in str(again)
+    for call in (f"__free_pages {compound:x} 3", f"__free_pages pfn:{machine.page_to_pfn(compound)} 3"):
+        assert judge(Judge(machine.dump), call).right
+    with pytest.raises(UsageError, match="not a struct page"):
+        judge(Judge(machine.dump), "__free_pages ffff880000000008 0")
+    # The hole of two sections; a flat page array has entries there as well.
+    hole = judge(Judge(machine.dump), f"free phys:{300 * MIB:x} 0")
+    assert not hole.right
+
+
+def test_calls_are_explained(image: tuple[str, Path], project_environment: dict[str, str]) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "from kernelmm.cli import main; main()",
+        "explain",
+        str(image[1]),
+        "alloc GFP_KERNEL 10; free $ 10",
+    ]
+    environment = {name: value for name, value in project_environment.items() if name != "PHYSMEM_ENGINE"}
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "__rmqueue_smallest" in done.stdout
 
 
 @pytest.mark.skipif(shutil.which("makedumpfile") is None, reason="makedumpfile is not installed")

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A machine's memory in every format; with every write failing; on a machine that is larger than the disk."""
+"""A machine's memory in every format; with every write failing; larger than the disk; and going on from a file."""
 
 from __future__ import annotations
 
+import json
+import random
 import resource
 import signal
 import subprocess
@@ -15,6 +17,7 @@ from click.testing import CliRunner
 from kernelmm import gfp
 from kernelmm.cli import main
 from kernelmm.machine import Machine
+from physmem import engine
 from physmem.errors import ImageError
 from physmem.image import open_image
 
@@ -139,3 +142,85 @@ def test_a_process_that_is_killed(tmp_path: Path, project_environment: dict[str,
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert list(tmp_path.iterdir()) == [path]
     assert path.read_bytes() == b"old"
+
+
+# -- a break in between ----------------------------------------------------------
+
+
+#: Boots a machine or opens one, goes through a part of a list of operations, and saves it; tells what was given.
+PART = """
+import json, sys
+from physmem import engine
+
+engine.select(sys.argv[1])
+from kernelmm.machine import Machine
+
+opened, first, last, target = sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+state = json.load(sys.stdin)
+if opened:
+    machine = Machine.attach(opened)
+else:
+    machine = Machine.boot("64M", nodes=2, cpus=2, movablecore=8 << 20, cma=8 << 20)
+for what, slot, order, flags, cpu in state["operations"][first:last]:
+    with machine.on_cpu(cpu):
+        if what == "alloc":
+            page = machine.alloc_pages(flags, order)
+            state["given"].append(page)
+            state["held"][str(slot)] = [page, order]
+        elif what == "drain":
+            machine.drain_local_pages()
+        elif state["held"][str(slot)][0] is not None:
+            machine.free_block(*state["held"][str(slot)])
+machine.save(target)
+json.dump([state["given"], state["held"], machine.dmesg()], sys.stdout)
+"""
+
+
+def operations(count: int) -> list[tuple[str, int, int, int, int]]:
+    """Allocations of all mobilities and orders, frees of what they gave, drains, on two CPUs."""
+    chance = random.Random(11)
+    found: list[tuple[str, int, int, int, int]] = []
+    held: list[int] = []
+    kinds = [gfp.GFP_KERNEL, gfp.GFP_ATOMIC, gfp.GFP_HIGHUSER_MOVABLE, gfp.GFP_KERNEL | gfp.__GFP_RECLAIMABLE]
+    for number in range(count):
+        what = chance.choices(["alloc", "free", "drain"], [58, 40, 2])[0]
+        slot = number
+        if what == "free":
+            if not held:
+                continue
+            slot = held.pop(chance.randrange(len(held)))
+        elif what == "alloc":
+            held.append(slot)
+        order = chance.choice([0, 0, 0, 0, 1, 2, 3, 6, 9, 10])
+        found.append((what, slot, order, chance.choice(kinds), chance.choice([0, 1])))
+    return found
+
+
+@pytest.mark.skipif(len(engine.available()) < 2, reason="the compiled engine was not built here")
+@pytest.mark.parametrize("engines", [("compiled", "interpreted"), ("interpreted", "compiled")], ids="-then-".join)
+def test_saved_opened_by_the_other_engine_and_continued(
+    engines: tuple[str, str], tmp_path: Path, project_environment: dict[str, str]
+) -> None:
+    """Half of the work before a save, half of it in another process with the other engine: as if without a break."""
+    work = operations(500)
+    fresh: dict[str, object] = {"operations": work, "given": [], "held": {}}
+
+    def part(name: str, opened: str, first: int, last: int, target: str, state: dict[str, object]) -> list[object]:
+        path = str(tmp_path / opened) if opened else ""
+        command = [sys.executable, "-c", PART, name, path, str(first), str(last), str(tmp_path / target)]
+        clean = {key: value for key, value in project_environment.items() if key != "PHYSMEM_ENGINE"}
+        done = subprocess.run(command, check=False, env=clean, capture_output=True, text=True, input=json.dumps(state))
+        assert done.returncode == 0, done.stderr
+        told: list[object] = json.loads(done.stdout)
+        return told
+
+    half = len(work) // 2
+    given, held, _ = part(engines[0], "", 0, half, "half.vmcore", fresh)
+    half_way = fresh | {"given": given, "held": held}
+    given, *_ = part(engines[1], "half.vmcore", half, len(work), "broken.vmcore", half_way)
+    whole, _, log = part(engines[0], "", 0, len(work), "whole.vmcore", fresh)
+    assert given == whole
+    assert isinstance(whole, list)
+    assert len(set(whole)) > 80
+    assert "BUG" not in str(log)
+    assert (tmp_path / "broken.vmcore").read_bytes() == (tmp_path / "whole.vmcore").read_bytes()

@@ -40,6 +40,11 @@ def outputs(project_environment: dict[str, str], tmp_path_factory: pytest.TempPa
         for seed in SEEDS
     }
     lines |= {
+        f"translate {model} {seed}": ["translate", "--model", model, *lines[f"translate {seed}"][1:]]
+        for model in ("sparsemem", "flatmem")
+        for seed in SEEDS
+    }
+    lines |= {
         "again": ["buddy", "--seed", "1", "--count", str(COUNT), "--json", "--answers"],
         "questions": ["buddy", "--seed", "1", "--json"],
         "text": ["translate", "--seed", "1", "--count", "2"],
@@ -62,10 +67,10 @@ def outputs(project_environment: dict[str, str], tmp_path_factory: pytest.TempPa
     return found
 
 
-def questions(outputs: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def questions(outputs: dict[str, Any], kind: str, model: str = "") -> list[dict[str, Any]]:
     found = []
     for seed in SEEDS:
-        code, out, err = outputs[f"{kind} {seed}"]
+        code, out, err = outputs[f"{kind} {model} {seed}" if model else f"{kind} {seed}"]
         assert (code, err) == (0, "")
         quiz = json.loads(out)
         assert (quiz["kind"], quiz["seed"], len(quiz["questions"])) == (kind, seed, COUNT)
@@ -85,9 +90,10 @@ def test_the_seed_decides(outputs: dict[str, Any]) -> None:
     assert not any({"answers", "worked", "solution"} & question.keys() for question in asked)
 
 
-def test_translate_by_hand(outputs: dict[str, Any]) -> None:
+@pytest.mark.parametrize("model", ["", "sparsemem", "flatmem"])
+def test_translate_by_hand(outputs: dict[str, Any], model: str) -> None:
     verdicts = set()
-    for question in questions(outputs, "translate"):
+    for question in questions(outputs, "translate", model):
         facts, solution = question["facts"], question["solution"]
         va = int(facts["va"], 16)
         entries = {int(at, 16): int(value, 16) for at, value in facts["entries"].items()}
@@ -110,8 +116,10 @@ def test_translate_by_hand(outputs: dict[str, Any]) -> None:
             continue
         assert int(solution["phys"], 16) == phys
         assert list(solution["indexes"].values()) == indexes
-        assert (solution["pfn"], solution["section"]) == (phys // 4096, phys >> 27)
-        assert int(solution["page"], 16) == int(facts["vmemmap"], 16) + phys // 4096 * 64
+        section = None if model == "flatmem" else phys >> 27
+        assert (solution["pfn"], solution.get("section")) == (phys // 4096, section)
+        array = {"": "vmemmap", "flatmem": "mem_map", "sparsemem": f"section_mem_map of {section}"}[model]
+        assert int(solution["page"], 16) == int(facts[array], 16) + phys // 4096 * 64
         start = "start_kernel_map" if va >= int(facts["start_kernel_map"], 16) else "page_offset"
         assert phys == va - int(facts[start], 16)
         assert f"PFN {phys // 4096} " in question["answers"][2]
