@@ -33,5 +33,7 @@ cpdef drain_local_pages(Mm mm)
 @cython.locals(here=uint32_t, cpu=uint32_t)
 cpdef drain_all_pages(Mm mm, uint64_t only)
 
+cpdef drain_local_zones(Mm mm, uint64_t only)
+
 @cython.locals(nid=int32_t, index=int32_t, zone=uint64_t)
 cpdef bint has_pcps(Mm mm, uint32_t cpu, uint64_t only) except -1

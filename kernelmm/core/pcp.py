@@ -143,21 +143,28 @@ def drain_local_pages(mm: Mm) -> None:
 
 
 def drain_all_pages(mm: Mm, only: u64) -> None:
-    """Drain the lists of every CPU that has pages, each on its own CPU.
+    """Drain the lists of every CPU that has pages, each on its own CPU: the running one is the last (on_each_cpu_mask).
 
     :param only: one ``struct zone *``, or 0 for all zones
     """
     here: u32 = mm.cpu
     cpu: u32
     for cpu in range(mm.nr_cpus):
-        # Done on the CPU whose lists they are: statistics differentials are that CPU's as well.
-        if mmzone.cpu_online(mm, cpu) and has_pcps(mm, cpu, only):
+        if cpu != here and mmzone.cpu_online(mm, cpu) and has_pcps(mm, cpu, only):
+            # Done on the CPU whose lists they are: statistics differentials are that CPU's as well.
             mm.set_cpu(cpu)
-            if only != 0:
-                drain_pages_zone(mm, cpu, only)
-            else:
-                drain_pages(mm, cpu)
+            drain_local_zones(mm, only)
     mm.set_cpu(here)
+    if has_pcps(mm, here, only):
+        drain_local_zones(mm, only)
+
+
+def drain_local_zones(mm: Mm, only: u64) -> None:
+    """``drain_local_pages(zone)``: the running CPU's lists of one zone, or of all if ``only`` is 0."""
+    if only != 0:
+        drain_pages_zone(mm, mm.cpu, only)
+    else:
+        drain_pages(mm, mm.cpu)
 
 
 def has_pcps(mm: Mm, cpu: u32, only: u64) -> bool:

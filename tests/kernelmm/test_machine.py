@@ -14,7 +14,7 @@ import pytest
 
 import kernelmm
 from kernelmm import Machine, VmBugOn
-from kernelmm.gfp import __GFP_COMP, __GFP_MOVABLE, __GFP_NOWARN, __GFP_THISNODE, __GFP_ZERO, GFP_ATOMIC, GFP_KERNEL
+from kernelmm.gfp import __GFP_COMP, __GFP_MOVABLE, __GFP_NOWARN, __GFP_THISNODE, __GFP_ZERO, GFP_ATOMIC, GFP_DMA32, GFP_KERNEL
 from physmem.errors import (
     AddressError,
     CorruptionError,
@@ -252,6 +252,20 @@ def test_another_cpu_for_a_while(machine: Machine) -> None:
         with pytest.raises(UsageError, match=f"the machine has no online CPU {cpu}"), machine.on_cpu(cpu):
             pass
     assert machine.cpu == 0
+
+
+@pytest.mark.parametrize("here", [0, 1])
+def test_the_running_cpu_is_drained_last(here: int) -> None:
+    """As on_each_cpu_mask has it, which waits for the others first: what was drained last is handed out first."""
+    with Machine.boot("64M", cpus=2) as machine, machine.on_cpu(here):
+        pages = [machine.alloc_page(GFP_DMA32) for _ in range(40)]
+        machine.drain_all_pages()
+        freed = [pages[20], pages[22]]
+        for cpu in (0, 1):
+            with machine.on_cpu(cpu):
+                machine.free_block(freed[cpu] or 0)
+        machine.drain_all_pages()
+        assert next(page for page in iter(lambda: machine.alloc_page(GFP_DMA32), None) if page in freed) == freed[here]
 
 
 def test_a_kernel_without_smp_and_numa(oracle: Callable[[str], Any]) -> None:

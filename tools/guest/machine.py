@@ -16,7 +16,7 @@ from typing import Any
 
 from physmem.errors import UsageError
 
-__all__ = ["Guest", "dump"]
+__all__ = ["QEMU", "Guest", "Qmp", "dump", "running"]
 
 QEMU = "qemu-system-x86_64"
 #: What dump files are called, and qemu's names of their formats.
@@ -76,9 +76,9 @@ def dump(guest: Guest, initrd: Path, folder: Path, formats: list[str], timeout: 
     """
     if shutil.which(QEMU) is None:
         raise UsageError(f"{QEMU}: not found (Debian: apt install qemu-system-x86)")
-    with _running(guest.command(folder, initrd)) as process:
+    with running(guest.command(folder, initrd)) as process:
         deadline = time.monotonic() + timeout
-        qmp = _Qmp(folder / "qmp", process, deadline)
+        qmp = Qmp(folder / "qmp", process, deadline)
         qmp.wait("GUEST_PANICKED")
         while qmp.ask("query-status")["running"]:
             time.sleep(0.001)
@@ -94,7 +94,8 @@ def dump(guest: Guest, initrd: Path, folder: Path, formats: list[str], timeout: 
 
 
 @contextmanager
-def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that is killed at the end, whatever happens."""
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         yield process
@@ -103,7 +104,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate()
 
 
-class _Qmp:
+class Qmp:
     """The socket of a qemu that was just started."""
 
     def __init__(self, path: Path, process: subprocess.Popen[bytes], deadline: float) -> None:
@@ -138,8 +139,10 @@ class _Qmp:
                 return answer["return"]
 
     def wait(self, event: str) -> None:
+        """Wait for the next event of this name."""
         while event not in self._events:
             self._line()
+        self._events.remove(event)
 
     def _line(self) -> dict[str, Any]:
         self._socket.settimeout(max(0.1, self._deadline - time.monotonic()))

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Page scripts by the thousand: each is made from a seed and a few words of what it is to stress."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kernelmm import gfp
+from tools.oracle.guest import Guest
+
+__all__ = ["RECIPES", "Recipe", "make"]
+
+_BITS = vars(gfp)
+DMA, DMA32, HIGHMEM, MOVABLE = (_BITS[f"__GFP_{name}"] for name in ("DMA", "DMA32", "HIGHMEM", "MOVABLE"))
+HIGH, COLD, NOWARN, COMP, ZERO = (_BITS[f"__GFP_{name}"] for name in ("HIGH", "COLD", "NOWARN", "COMP", "ZERO"))
+MEMALLOC, NOMEMALLOC, NO_KSWAPD = (_BITS[f"__GFP_{name}"] for name in ("MEMALLOC", "NOMEMALLOC", "NO_KSWAPD"))
+THISNODE, RECLAIMABLE, NORETRY = (_BITS[f"__GFP_{name}"] for name in ("THISNODE", "RECLAIMABLE", "NORETRY"))
+REPEAT, OTHER_NODE = (_BITS[f"__GFP_{name}"] for name in ("REPEAT", "OTHER_NODE"))
+
+MOBILITIES = (0, RECLAIMABLE, MOVABLE)
+ZONES = (0, 0, 0, HIGHMEM, DMA, DMA32)
+PRESSURE = (0, 0, HIGH, MEMALLOC, MEMALLOC | NOMEMALLOC, HIGH | NO_KSWAPD, NO_KSWAPD, NORETRY, HIGH | NORETRY)
+
+
+@dataclass
+class Block:
+    """Pages that the script has, as far as it knows: an allocation may fail."""
+
+    id: int
+    order: int
+    compound: bool = False
+    extra: int = 0
+
+
+@dataclass
+class Writer:
+    """A script under way."""
+
+    random: random.Random
+    lines: list[str] = field(default_factory=list)
+    live: list[Block] = field(default_factory=list)
+    next_id: int = 0
+
+    def alloc(self, flags: int, order: int, nid: int = -1) -> Block:
+        block = Block(self.next_id, order, bool(flags & COMP) and order > 0)
+        self.next_id += 1
+        self.lines.append(f"a {block.id} {nid} {order} {flags | NOWARN:x}")
+        self.live.append(block)
+        return block
+
+    def pop(self, which: str = "random") -> Block:
+        if which == "random":
+            index = self.random.randrange(len(self.live))
+            self.live[index], self.live[-1] = self.live[-1], self.live[index]
+            return self.live.pop()
+        return self.live.pop(0 if which == "first" else -1)
+
+    def free(self, block: Block, cold: float = 0.0) -> None:
+        """Give a block back in one of the ways that fit it."""
+        for _ in range(block.extra):
+            self.lines.append(f"p {block.id}")
+        chance = self.random.random()
+        if block.order == 0 and chance < cold:
+            self.lines.append(f"c {block.id}")
+        elif (block.compound or block.order == 0) and chance < cold + 0.1:
+            self.lines.append(f"p {block.id}")
+        elif chance < cold + 0.3:
+            self.lines.append(f"F {block.id} {block.order}")
+        else:
+            self.lines.append(f"f {block.id} {block.order}")
+
+    def split(self, block: Block) -> None:
+        """split_page: from now on the pages are blocks of their own."""
+        self.lines.append(f"S {block.id} {block.order} {self.next_id}")
+        self.live += [Block(self.next_id + i, 0) for i in range(1 << block.order)]
+        self.next_id += 1 << block.order
+
+    def free_all(self, which: str = "random", cold: float = 0.0) -> None:
+        while self.live:
+            self.free(self.pop(which), cold)
+
+    def drain(self) -> None:
+        self.lines.append(self.random.choice("dD"))
+
+
+_PLAIN = Guest()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is run, and where.
+
+    :ivar write: fills a script
+    """
+
+    write: Callable[[Writer], None]
+    guest: Guest = _PLAIN
+
+
+def make(recipe: Recipe, seed: int) -> str:
+    """The text of a script."""
+    writer = Writer(random.Random(seed))
+    recipe.write(writer)
+    return "\n".join(["W", *writer.lines]) + "\n"
+
+
+def _orders(w: Writer, highest: int) -> int:
+    """Small ones mostly."""
+    return min(int(w.random.expovariate(0.8)), highest)
+
+
+def mix(
+    count: int,
+    *,
+    keep: int = 600,
+    zones: Sequence[int] = ZONES,
+    more: Sequence[int] = (0, 0, 0, HIGH, COMP, ZERO, COLD),
+    highest: int = 4,
+    nodes: int = 1,
+    cpus: int = 1,
+    cold: float = 0.2,
+    wait: bool = False,
+) -> Callable[[Writer], None]:
+    """Everything at random.
+
+    :param keep: about as many blocks are held
+    :param cpus: how many take turns
+    :param wait: __GFP_WAIT too, which needs interrupts
+    """
+
+    def write(w: Writer) -> None:
+        rng = w.random
+        if wait:
+            w.lines.append("I")
+        for _ in range(count):
+            chance = rng.random()
+            if chance < 0.02:
+                w.drain()
+            elif cpus > 1 and chance < 0.06:
+                w.lines.append(f"T {rng.randrange(cpus)}")
+            elif w.live and chance < 0.10:
+                block = rng.choice(w.live)
+                if block.compound or block.order == 0:
+                    block.extra += 1
+                    w.lines.append(f"g {block.id}")
+            elif w.live and chance < 0.14:
+                block = w.pop()
+                if block.order and not block.compound and not block.extra:
+                    w.split(block)
+                else:
+                    w.live.append(block)
+            elif w.live and rng.random() < len(w.live) / (2 * keep):
+                w.free(w.pop(rng.choice(("random", "first", "last"))), cold)
+            else:
+                flags = rng.choice(zones) | rng.choice(MOBILITIES) | rng.choice(more) | rng.choice(more)
+                if wait and rng.random() < 0.7:
+                    flags |= gfp.GFP_KERNEL
+                nid = rng.randrange(-1, nodes) if nodes > 1 else rng.choice((-1, 0))
+                if nodes > 1 and nid >= 0 and rng.random() < 0.2:
+                    flags |= THISNODE
+                w.alloc(flags, _orders(w, highest), nid)
+
+    return write
+
+
+def exhaust(
+    count: int,
+    *,
+    orders: Sequence[int] = (0,),
+    zones: Sequence[int] = (0, HIGHMEM, DMA, DMA32),
+    mobilities: Sequence[int] = MOBILITIES,
+    nodes: int = 1,
+    cpus: int = 1,
+    rounds: int = 2,
+) -> Callable[[Writer], None]:
+    """Until nothing is left: by one kind of request after the other, then again with other rights; then all back."""
+
+    def write(w: Writer) -> None:
+        rng = w.random
+        for _ in range(rounds):
+            rights = [0, 0, HIGH, NO_KSWAPD, HIGH | NORETRY, MEMALLOC | NOMEMALLOC, MEMALLOC]
+            for right in rights:
+                flags = [rng.choice(zones) | rng.choice(mobilities) | right for _ in range(3)]
+                for i in range(count // len(rights)):
+                    if cpus > 1 and i % 97 == 96:
+                        w.lines.append(f"T {rng.randrange(cpus)}")
+                    nid = rng.randrange(-1, nodes) if nodes > 1 else -1
+                    w.alloc(rng.choice(flags), rng.choice(orders), nid)
+                    if rng.random() < 0.05:
+                        w.free(w.pop(), 0.3)
+            if rng.random() < 0.5:
+                w.drain()
+            keep = len(w.live) // 4 if rng.random() < 0.5 else 0
+            order = rng.choice(("random", "first", "last"))
+            while len(w.live) > keep:
+                w.free(w.pop(order), 0.3)
+                if cpus > 1 and rng.random() < 0.01:
+                    w.lines.append(f"T {rng.randrange(cpus)}")
+            if rng.random() < 0.5:
+                w.drain()
+        w.free_all()
+
+    return write
+
+
+def split(count: int, highest: int = 6) -> Callable[[Writer], None]:
+    """Blocks are split, and their pages freed in every order."""
+
+    def write(w: Writer) -> None:
+        rng = w.random
+        for _ in range(count):
+            for _ in range(rng.randrange(1, 6)):
+                w.alloc(rng.choice(MOBILITIES) | rng.choice((0, ZERO, HIGH)), rng.randrange(1, highest))
+                w.split(w.live.pop())
+            way = rng.choice(("random", "first", "last", "evens"))
+            if way == "evens":
+                w.live = w.live[1::2] + w.live[::2]
+                way = "first"
+            keep = rng.randrange(1, 200)
+            while len(w.live) > keep:
+                w.free(w.pop(way), 0.3)
+            if rng.random() < 0.2:
+                w.drain()
+        w.free_all()
+
+    return write
+
+
+def cma(count: int, first: int, pages: int, *, pressure: int = 0) -> Callable[[Writer], None]:
+    """Ranges are taken from a CMA area and given back, while movable pages come and go in it.
+
+    :param first: PFN of the area, ``pages`` long
+    :param pressure: movable blocks that are held: enough of them fill the area
+    """
+
+    def write(w: Writer) -> None:
+        rng = w.random
+        w.lines.append("I")
+        taken: list[tuple[int, int, int]] = []
+        for _ in range(count):
+            chance = rng.random()
+            if chance < 0.06:
+                length = min(int(rng.expovariate(1 / 80)) + 1, pages)
+                start = first + rng.randrange(pages - length + 1)
+                if all(start + length <= begin or end <= start for _, begin, end in taken):
+                    w.lines.append(f"L {w.next_id} {start} {start + length} 4")
+                    taken.append((w.next_id, start, start + length))
+                    w.next_id += 1
+            elif chance < 0.10 and taken:
+                ident, begin, end = taken.pop(rng.randrange(len(taken)))
+                w.lines.append(f"R {ident} 0 {end - begin}")
+            elif chance < 0.13:
+                w.drain()
+            elif w.live and rng.random() < len(w.live) / (2 * max(pressure, 100)):
+                w.free(w.pop(), 0.2)
+            else:
+                w.alloc(
+                    rng.choice((MOVABLE, MOVABLE | HIGHMEM, 0, RECLAIMABLE)) | rng.choice((0, 0, HIGH)), _orders(w, 3)
+                )
+
+    return write
+
+
+def isolate(count: int, first: int, pages: int) -> Callable[[Writer], None]:
+    """Pageblocks are isolated and let go amid allocations and frees."""
+
+    def write(w: Writer) -> None:
+        rng = w.random
+        ranges: list[tuple[int, int]] = []
+        for _ in range(count):
+            chance = rng.random()
+            if chance < 0.02 and len(ranges) < 4:
+                start = first + 1024 * rng.randrange(pages // 1024)
+                if all(start != begin for begin, _ in ranges):
+                    ranges.append((start, start + 1024))
+                    w.lines.append(f"i {start} {start + 1024}")
+            elif chance < 0.04 and ranges:
+                start, end = ranges.pop(rng.randrange(len(ranges)))
+                w.lines.append(f"u {start} {end}")
+            elif chance < 0.05:
+                w.drain()
+            elif w.live and rng.random() < len(w.live) / 800:
+                w.free(w.pop(), 0.2)
+            else:
+                w.alloc(rng.choice(ZONES) | rng.choice(MOBILITIES) | rng.choice((0, HIGH)), min(_orders(w, 9), 10))
+        w.free_all()
+
+    return write
+
+
+_TWO = Guest(cpus=2)
+_NORMAL = Guest(nodes=(128,), below=64)
+_NODES = Guest(nodes=(96, 160), cpus=2)
+_HOLES = Guest(nodes=(64, 128), cpus=2, below=128, append="memmap=6M$40M memmap=3M$0x100200000")
+_CMA = Guest(append="cma=16M")
+_SMALL = Guest(nodes=(48,))
+
+RECIPES: dict[str, Recipe] = {
+    "mix": Recipe(mix(2000, zones=(0,), more=(0, 0, 0, HIGH))),
+    "exhaust": Recipe(exhaust(9000), _SMALL),
+    "exhaust_orders": Recipe(exhaust(6000, orders=(0, 0, 0, 1, 2, 3)), _SMALL),
+    "exhaust_large": Recipe(exhaust(800, orders=(3, 4, 5, 8, 10)), _SMALL),
+    "dma": Recipe(mix(8000, zones=(DMA, DMA32, DMA, DMA32, 0), keep=1500)),
+    "cpus": Recipe(mix(8000, cpus=2, cold=0.4), _TWO),
+    "cpus_exhaust": Recipe(exhaust(9000, cpus=2, orders=(0, 0, 1, 2)), Guest(nodes=(48,), cpus=2)),
+    "split": Recipe(split(150)),
+    "normal": Recipe(mix(8000, keep=2000), _NORMAL),
+    "normal_exhaust": Recipe(exhaust(20000, orders=(0, 0, 0, 1)), Guest(nodes=(64,), below=32)),
+    "nodes": Recipe(mix(10000, nodes=2, cpus=2, keep=2000), _NODES),
+    "nodes_exhaust": Recipe(exhaust(30000, nodes=2, cpus=2, orders=(0, 0, 1)), Guest(nodes=(48, 64), cpus=2)),
+    "holes": Recipe(mix(8000, nodes=2, cpus=2, keep=2000), _HOLES),
+    "holes_exhaust": Recipe(exhaust(40000, nodes=2, cpus=2, orders=(0, 0, 1)), _HOLES),
+    "interrupts": Recipe(mix(1500, wait=True)),
+    "interrupts_cpus": Recipe(mix(1500, wait=True, cpus=2), _TWO),
+    "gigabytes": Recipe(mix(8000, keep=3000, highest=10), Guest(nodes=(5120,))),
+    "isolate": Recipe(isolate(3000, 8192, 16384)),
+}
