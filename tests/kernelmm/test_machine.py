@@ -14,7 +14,16 @@ import pytest
 
 import kernelmm
 from kernelmm import Machine, VmBugOn
-from kernelmm.gfp import __GFP_COMP, __GFP_MOVABLE, __GFP_NOWARN, __GFP_THISNODE, __GFP_ZERO, GFP_ATOMIC, GFP_DMA32, GFP_KERNEL
+from kernelmm.gfp import (
+    __GFP_COMP,
+    __GFP_MOVABLE,
+    __GFP_NOWARN,
+    __GFP_THISNODE,
+    __GFP_ZERO,
+    GFP_ATOMIC,
+    GFP_DMA32,
+    GFP_KERNEL,
+)
 from physmem.errors import (
     AddressError,
     CorruptionError,
