@@ -90,4 +90,6 @@ cdef inline uint64_t virt_to_page(AddressSpace space, uint64_t va) except? 0xBAD
 cdef inline bint virt_addr_valid(AddressSpace space, uint64_t va) except -1:
     if va < space.page_offset:
         return False
+    if va >= space.start_kernel_map and va - space.start_kernel_map >= space.kernel_image_size:
+        return False
     return pfn_has_page(space, virt_to_phys(space, va) >> abi.PAGE_SHIFT)

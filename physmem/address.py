@@ -136,7 +136,12 @@ def virt_to_page(space: AddressSpace, va: u64) -> u64:
 
 
 def virt_addr_valid(space: AddressSpace, va: u64) -> bool:
-    """Whether ``va`` is a direct-map or kernel-image address of a frame that has a ``struct page``."""
+    """``__virt_addr_valid``: a direct-map or kernel-image address of a frame that has a ``struct page``.
+
+    Above the image's room modules are mapped, each page to a frame of its own.
+    """
     if va < space.page_offset:
+        return False
+    if va >= space.start_kernel_map and va - space.start_kernel_map >= space.kernel_image_size:
         return False
     return pfn_has_page(space, virt_to_phys(space, va) >> abi.PAGE_SHIFT)

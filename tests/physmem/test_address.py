@@ -48,6 +48,36 @@ def test_a_page_frame_has_one_name_of_each_kind(real: Real, data: st.DataObject)
     assert address.pfn_has_page(space, pfn)
 
 
+def kernels_rule(space: AddressSpace, va: int) -> bool:
+    """``__virt_addr_valid`` (arch/x86/mm/physaddr.c) step by step, sums modulo 2^64 and their carries."""
+    word = (1 << 64) - 1
+    above = va - space.start_kernel_map & word
+    if va > above:
+        phys = above + space.phys_base & word
+        if above >= space.kernel_image_size:
+            return False
+    else:
+        phys = above + (space.start_kernel_map - space.page_offset) & word
+        if phys > above or phys >> 46:
+            return False
+    return address.pfn_has_page(space, phys >> 12)
+
+
+@given(data=st.data())
+def test_which_addresses_are_valid(real: Real, data: st.DataObject) -> None:
+    """Not the user's, nor the page array's, nor those of modules, which are above the room of the image."""
+    dump, whole = real
+    options = dump.space(whole.ram)
+    assert options["kernel_image_size"] == 512 << 20
+    room = data.draw(st.sampled_from([512 << 20, 32 << 20]))
+    space = AddressSpace(whole.ram, **options | {"kernel_image_size": room})  # type: ignore[arg-type]
+    start = data.draw(st.sampled_from([0, PAGE_OFFSET, MEM_MAP, KERNEL, KERNEL + room, (1 << 64) - (256 << 20)]))
+    va = start + data.draw(st.integers(-(200 << 20), 200 << 20)) & (1 << 64) - 1
+    assert address.virt_addr_valid(space, va) == kernels_rule(space, va)
+    assert not address.virt_addr_valid(space, KERNEL + room)
+    assert address.virt_addr_valid(space, KERNEL + (32 << 20) - 1)
+
+
 @given(data=st.data())
 def test_the_page_array_is_where_the_page_tables_say(real: Real, data: st.DataObject) -> None:
     dump, space = real
