@@ -9,7 +9,7 @@ from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.printk import printk
 from physmem import abi
 from physmem.errors import UsageError
-from physmem.structs.linux_4_0 import CONFIGS, Config
+from physmem.structs.linux_4_0 import Config
 
 __all__ = ["NO_DEBUG", "Debug", "early_params"]
 
@@ -50,9 +50,11 @@ class Debug:
             )
         if self.guardpage_minorder and not self.pagealloc:
             raise UsageError("debug_guardpage_minorder needs debug_pagealloc")
-        if not self or kernel.page_extension:
+        if not self:
             return kernel
-        return CONFIGS["numa-debug" if kernel.numa else "up-debug"]
+        if not kernel.sparsemem:
+            raise UsageError("the debugging aids keep what they note by sections: a flat memory map has none here")
+        return kernel.with_debug()
 
 
 #: No aids at all.

@@ -36,7 +36,7 @@ from physmem.structs.linux_4_0 import CONFIGS, UP
 
 MIB = 1 << 20
 ATOMIC = gfp.GFP_ATOMIC
-OTHERS = [name for name, config in CONFIGS.items() if config.model != "sparsemem-vmemmap"]
+OTHERS = [name for name, c in CONFIGS.items() if c.model != "sparsemem-vmemmap" and not c.page_extension]
 #: A gap of two sections, a node's border inside a section, and no memory at all below 16 MiB.
 HOLES = [(16, 200), (490, 700)]
 

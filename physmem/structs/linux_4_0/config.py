@@ -95,6 +95,12 @@ class Config:
         name = self.name if model == self.model else f"{self.name} {model.upper()}"
         return replace(self, name=name, sparsemem=model != "flatmem", sparsemem_vmemmap=model == "sparsemem-vmemmap")
 
+    def with_debug(self) -> Config:
+        """The build that debugs its page allocator: what was freed is hidden, and pages have owners."""
+        if self.page_owner and self.debug_pagealloc:
+            return self
+        return replace(self, name=f"{self.name}, debug", page_extension=True, page_owner=True, debug_pagealloc=True)
+
     @property
     def max_numnodes(self) -> int:
         """MAX_NUMNODES: most nodes the kernel can have."""
@@ -131,11 +137,6 @@ SMP = Config("Linux 4.0 SMP", smp=True, numa=False, nr_cpus=8, nodes_shift=0, nu
 """An 8-CPU kernel for one node."""
 
 
-def _debug(c: Config) -> Config:
-    """The build that debugs its page allocator: what was freed is hidden, and pages have owners."""
-    return replace(c, name=f"{c.name}, debug", page_extension=True, page_owner=True, debug_pagealloc=True)
-
-
 CONFIGS = {
     "numa": NUMA,
     "up": UP,
@@ -145,7 +146,11 @@ CONFIGS = {
     "smp-sparsemem": SMP.with_model("sparsemem"),
     "smp-flatmem": SMP.with_model("flatmem"),
     "up-flatmem": UP.with_model("flatmem"),
-    "numa-debug": _debug(NUMA),
-    "up-debug": _debug(UP),
+    "numa-debug": NUMA.with_debug(),
+    "up-debug": UP.with_debug(),
+    "smp-debug": SMP.with_debug(),
+    "numa-sparsemem-debug": NUMA.with_model("sparsemem").with_debug(),
+    "up-sparsemem-debug": UP.with_model("sparsemem").with_debug(),
+    "smp-sparsemem-debug": SMP.with_model("sparsemem").with_debug(),
 }
 """Configurations by the name that files use; ``numa`` and ``up`` are proven against real kernels."""

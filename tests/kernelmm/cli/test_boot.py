@@ -104,6 +104,21 @@ def test_debugging_aids(tmp_path: Path, options: list[str], variables: dict[str,
                 machine.page_owner()
 
 
+@pytest.mark.parametrize("model", ["sparsemem-vmemmap", "sparsemem"])
+@pytest.mark.parametrize("kernel", ["numa", "smp", "up"])
+def test_debugging_aids_in_every_build(tmp_path: Path, kernel: str, model: str) -> None:
+    """The build that has them is otherwise the one that was asked for, and its images are recognised."""
+    path = tmp_path / "m.vmcore"
+    cpus = 1 if kernel == "up" else 2
+    boot("--mem", "48M", "--kernel", kernel, "--model", model, "--cpus", cpus, "--page-owner", "-o", path)
+    with Machine.attach(path) as machine:
+        assert (machine.mm.nr_cpus, machine.mm.numa, machine.mm.smp) == (cpus, kernel == "numa", kernel != "up")
+        assert machine.dump.model.value == model
+        assert not check(machine.dump).findings
+        assert machine.alloc_page(gfp.GFP_KERNEL) is not None
+        assert machine.page_owner().startswith("Page allocated via order 0")
+
+
 def test_allocations_that_fail_from_the_start(tmp_path: Path) -> None:
     path = tmp_path / "m.vmcore"
     boot("--mem", "32M", "--fail-page-alloc", "1,100,0,2", "-o", path)
@@ -300,6 +315,7 @@ def test_memory_at_both_ends_of_the_address_space(tmp_path: Path) -> None:
         (["--cmdline", "x" * 2048], "at most 2047 fit"),
         (["--cmdline", "a\nb"], "cannot be printed"),
         (["--guardpage-minorder", "2"], "needs debug_pagealloc"),
+        (["--model", "flatmem", "--page-owner"], "a flat memory map has none"),
         (["--debug-pagealloc", "--guardpage-minorder", "6"], "must be from 0 to 5"),
         (["--fail-page-alloc", "1,2"], "fail_page_alloc"),
     ],
