@@ -21,8 +21,8 @@ from tools.oracle.scripts import RECIPES, make
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_makes_scripts_from_seeds(name: str) -> None:
-    first = make(RECIPES[name], 1)
-    assert first == make(RECIPES[name], 1) != make(RECIPES[name], 2)
+    first = make(RECIPES[name], 1, 1500)
+    assert first == make(RECIPES[name], 1, 1500) != make(RECIPES[name], 2, 1500)
     script = parse(first.splitlines(), name)
     codes = Counter(chr(code) for code in script.ops[:, 0].tolist())
     assert codes["a"] > 300

@@ -29,6 +29,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, help="a folder, for the cases")
     parser.add_argument("--recipe", action="append", choices=tuple(RECIPES), help="default: all of them")
     parser.add_argument("--seeds", default="1", help="one, or first-last (default 1)")
+    parser.add_argument("--count", type=int, help="length of the scripts; default: the recipe's")
     parser.add_argument("--script", type=Path, help="a script of one's own, on the guest of the recipe")
     parser.add_argument("--keep", action="store_true", help="keep the cases without differences too")
     parser.add_argument("--timeout", type=float, default=180.0, help="seconds for a guest (default 180)")
@@ -45,7 +46,7 @@ def main() -> int:
     for name in arguments.recipe or RECIPES:
         for seed in range(int(first), int(last or first) + 1):
             recipe = RECIPES[name]
-            script = arguments.script.read_text() if arguments.script else make(recipe, seed)
+            script = arguments.script.read_text() if arguments.script else make(recipe, seed, arguments.count)
             case = arguments.output / f"{name}_{seed}"
             different |= _one(arguments, recipe.guest, script, case)
     return int(different)
@@ -54,7 +55,7 @@ def main() -> int:
 def _one(arguments: argparse.Namespace, guest: Guest, script: str, case: Path) -> bool:
     """Record and judge one case; whether there are differences."""
     begin = time.monotonic()
-    record(arguments.kernel, guest, script, case, arguments.timeout)
+    record(arguments.kernel, guest, script, case, arguments.timeout, ".xz" if arguments.keep else "")
     recorded = time.monotonic()
     found = {name: judge_with(name, arguments.kernel, case) for name in engines()}
     lines = (case / "result.txt").read_text().splitlines()

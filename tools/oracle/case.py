@@ -19,10 +19,11 @@ from tools.oracle.guest import Guest, run
 __all__ = ["judge_with", "record"]
 
 
-def record(kernel: Path, guest: Guest, script: str, case: Path, timeout: float) -> None:
+def record(kernel: Path, guest: Guest, script: str, case: Path, timeout: float, suffix: str = ".xz") -> None:
     """Run a script, and write ``A.vmcore.xz``, ``B.vmcore.xz``, ``script.txt``, ``result.txt`` and ``console.txt``.
 
     :param kernel: folder of a kernel that ``build.sh`` made
+    :param suffix: of the images; compressing takes longer than all the rest
     """
     case.mkdir(parents=True, exist_ok=True)
     (case / "script.txt").write_text(script)
@@ -33,7 +34,7 @@ def record(kernel: Path, guest: Guest, script: str, case: Path, timeout: float) 
         (case / "console.txt").write_text((whole / "console.txt").read_text(errors="replace"))
         for moment in ("A", "B"):
             with open_dump(whole / moment, layout=kernel / "layout.json", symbols=kernel / "symbols.json") as dump:
-                distill(dump, Target.of(case / f"{moment}.vmcore.xz", "elf"))
+                distill(dump, Target.of(case / f"{moment}.vmcore{suffix}", "elf"))
 
 
 def judge_with(name: str, kernel: Path, case: Path) -> list[str]:

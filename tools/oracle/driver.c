@@ -13,6 +13,7 @@
 #include <linux/init.h>
 #include <linux/smp.h>
 #include <linux/slab.h>
+#include <linux/swap.h>
 #include <linux/sched.h>
 #include <linux/vmalloc.h>
 #include <linux/kallsyms.h>
@@ -463,6 +464,8 @@ static int __init oracle_init(void)
 	set_cpus_allowed_ptr(current, cpumask_of(0));
 	if (warm)
 		warm_up();
+	/* The pages of /script are on their way to the LRU lists: they would get there during alloc_contig_range(). */
+	lru_add_drain_all();
 	msleep(300);
 	if (interrupts)
 		with_interrupts();

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``python -m tools.oracle.judge KERNEL CASE``: a recorded run, done again: where the results or the bytes differ."""
+"""``python -m tools.oracle.judge KERNEL CASE...``: recorded runs, done again: where results or bytes differ."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from kernelmm import Machine
 from physmem.dump import Dump
-from physmem.errors import PhysmemError
+from physmem.errors import PhysmemError, UsageError
 from physmem.image import open_image
 from physmem.inspect.cpus import online_cpus, per_cpu
 
@@ -22,6 +23,8 @@ __all__ = ["Verdict", "judge"]
 
 #: Differences of either kind that are kept: a run that went another way has no end of them.
 _MOST = 1000
+#: log2 of THREAD_SIZE.
+_STACK_SHIFT = 14
 
 
 @dataclass
@@ -51,34 +54,55 @@ def judge(
 ) -> Verdict:
     """Run the script of a case on its A, and compare with its B.
 
-    What is not the page allocator's is left out: time, where interrupts were on, and a variable of drain_all_pages()
-    that has no name of its own and is set anew by each call.
+    What is not the page allocator's is left out: time, where interrupts were on; a variable of drain_all_pages()
+    that has no name of its own and is set anew by each call; and where in a frame of its stack alloc_contig_range()
+    had a list, to which pages that were on it still point: the compiler chose it.
 
-    :param case: folder with ``A.vmcore.xz``, ``B.vmcore.xz``, ``script.txt``, ``result.txt``
+    :param case: folder with ``A.vmcore`` and ``B.vmcore`` (or in ``.xz``), ``script.txt``, ``result.txt``
     :param foreign: physical addresses of further bytes to leave out
     """
     verdict = Verdict()
+    first, last = (image_of(case, moment) for moment in ("A", "B"))
     script = (case / "script.txt").read_text()
-    with Machine.attach(case / "A.vmcore.xz", layout=layout, symbols=symbols) as machine:
+    with Machine.attach(first, layout=layout, symbols=symbols) as machine:
         ours = machine.run(case / "script.txt")
         theirs = (case / "result.txt").read_text().splitlines()
         if len(ours) != len(theirs):
             verdict.results.append((min(len(ours), len(theirs)), f"{len(ours)} lines", f"{len(theirs)} lines"))
         pairs = enumerate(zip(ours, theirs, strict=False), 1)
         verdict.results += [(number, mine, its) for number, (mine, its) in pairs if mine != its][:_MOST]
+        ranges = any(line.startswith("L ") for line in script.split("\n"))
         ignored = {*foreign, *_bytes_of(machine.dump, "percpu_pagelist_fraction", 4, 8)}
         if "I" in script.split("\n"):
             ignored.update(_bytes_of(machine.dump, "jiffies", 0, 8))
-        with open_image(case / "B.vmcore.xz") as after:
+        with open_image(last) as after:
             for phys, data in after.segments():
                 want = np.frombuffer(data, np.uint8)
                 got = machine.ram.array(phys, np.uint8, len(want))
                 for at in np.flatnonzero(got != want)[:_MOST].tolist():
-                    if phys + at not in ignored:
+                    if phys + at not in ignored and not (ranges and _one_stack(got, want, at & -8)):
                         found = (phys + at, name_of(machine.dump, phys + at), int(got[at]), int(want[at]))
                         verdict.bytes.append(found)
                 del want, data, got
     return verdict
+
+
+def _one_stack(got: npt.NDArray[np.uint8], want: npt.NDArray[np.uint8], at: int) -> bool:
+    """Whether a word is a pointer into one kernel stack in both."""
+    ours, theirs = (int(data[at : at + 8].view(np.uint64)[0]) for data in (got, want))
+    return ours >> _STACK_SHIFT == theirs >> _STACK_SHIFT and ours >> 47 == (1 << 17) - 1
+
+
+def image_of(case: Path, moment: str) -> Path:
+    """The image of moment A or B, compressed or not.
+
+    :raises UsageError: there is none
+    """
+    found = [case / f"{moment}.vmcore{suffix}" for suffix in (".xz", "")]
+    for path in found:
+        if path.exists():
+            return path
+    raise UsageError(f"{found[0]}: there is no such file")
 
 
 def _bytes_of(dump: Dump, symbol: str, start: int, end: int) -> Iterator[int]:
@@ -131,11 +155,14 @@ def _variable(dump: Dump, phys: int) -> str:
 
 def main() -> int:
     """Print the differences; 1 if there are any."""
-    kernel, case = (Path(argument) for argument in sys.argv[1:3])
-    verdict = judge(case, kernel / "layout.json", kernel / "symbols.json")
-    for line in verdict.lines():
-        print(line)
-    return int(bool(verdict))
+    kernel, *cases = (Path(argument) for argument in sys.argv[1:])
+    different = False
+    for case in cases:
+        verdict = judge(case, kernel / "layout.json", kernel / "symbols.json")
+        for line in verdict.lines():
+            print(f"{case.name}: {line}")
+        different |= bool(verdict)
+    return int(different)
 
 
 if __name__ == "__main__":

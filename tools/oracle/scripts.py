@@ -92,17 +92,19 @@ _PLAIN = Guest()
 class Recipe:
     """What is run, and where.
 
+    :ivar count: about as many operations, in units of its own
     :ivar write: fills a script
     """
 
-    write: Callable[[Writer], None]
+    count: int
+    write: Callable[[Writer, int], None]
     guest: Guest = _PLAIN
 
 
-def make(recipe: Recipe, seed: int) -> str:
-    """The text of a script."""
+def make(recipe: Recipe, seed: int, count: int | None = None) -> str:
+    """The text of a script, of the recipe's length or another."""
     writer = Writer(random.Random(seed))
-    recipe.write(writer)
+    recipe.write(writer, recipe.count if count is None else count)
     return "\n".join(["W", *writer.lines]) + "\n"
 
 
@@ -112,7 +114,6 @@ def _orders(w: Writer, highest: int) -> int:
 
 
 def mix(
-    count: int,
     *,
     keep: int = 600,
     zones: Sequence[int] = ZONES,
@@ -122,7 +123,7 @@ def mix(
     cpus: int = 1,
     cold: float = 0.2,
     wait: bool = False,
-) -> Callable[[Writer], None]:
+) -> Callable[[Writer, int], None]:
     """Everything at random.
 
     :param keep: about as many blocks are held
@@ -130,7 +131,7 @@ def mix(
     :param wait: __GFP_WAIT too, which needs interrupts
     """
 
-    def write(w: Writer) -> None:
+    def write(w: Writer, count: int) -> None:
         rng = w.random
         if wait:
             w.lines.append("I")
@@ -166,7 +167,6 @@ def mix(
 
 
 def exhaust(
-    count: int,
     *,
     orders: Sequence[int] = (0,),
     zones: Sequence[int] = (0, HIGHMEM, DMA, DMA32),
@@ -174,10 +174,10 @@ def exhaust(
     nodes: int = 1,
     cpus: int = 1,
     rounds: int = 2,
-) -> Callable[[Writer], None]:
+) -> Callable[[Writer, int], None]:
     """Until nothing is left: by one kind of request after the other, then again with other rights; then all back."""
 
-    def write(w: Writer) -> None:
+    def write(w: Writer, count: int) -> None:
         rng = w.random
         for _ in range(rounds):
             rights = [0, 0, HIGH, NO_KSWAPD, HIGH | NORETRY, MEMALLOC | NOMEMALLOC, MEMALLOC]
@@ -205,10 +205,10 @@ def exhaust(
     return write
 
 
-def split(count: int, highest: int = 6) -> Callable[[Writer], None]:
+def split(highest: int = 6) -> Callable[[Writer, int], None]:
     """Blocks are split, and their pages freed in every order."""
 
-    def write(w: Writer) -> None:
+    def write(w: Writer, count: int) -> None:
         rng = w.random
         for _ in range(count):
             for _ in range(rng.randrange(1, 6)):
@@ -228,14 +228,14 @@ def split(count: int, highest: int = 6) -> Callable[[Writer], None]:
     return write
 
 
-def cma(count: int, first: int, pages: int, *, pressure: int = 0) -> Callable[[Writer], None]:
+def cma(first: int, pages: int, *, pressure: int = 0) -> Callable[[Writer, int], None]:
     """Ranges are taken from a CMA area and given back, while movable pages come and go in it.
 
     :param first: PFN of the area, ``pages`` long
     :param pressure: movable blocks that are held: enough of them fill the area
     """
 
-    def write(w: Writer) -> None:
+    def write(w: Writer, count: int) -> None:
         rng = w.random
         w.lines.append("I")
         taken: list[tuple[int, int, int]] = []
@@ -263,10 +263,10 @@ def cma(count: int, first: int, pages: int, *, pressure: int = 0) -> Callable[[W
     return write
 
 
-def isolate(count: int, first: int, pages: int) -> Callable[[Writer], None]:
+def isolate(first: int, pages: int) -> Callable[[Writer, int], None]:
     """Pageblocks are isolated and let go amid allocations and frees."""
 
-    def write(w: Writer) -> None:
+    def write(w: Writer, count: int) -> None:
         rng = w.random
         ranges: list[tuple[int, int]] = []
         for _ in range(count):
@@ -294,26 +294,30 @@ _TWO = Guest(cpus=2)
 _NORMAL = Guest(nodes=(128,), below=64)
 _NODES = Guest(nodes=(96, 160), cpus=2)
 _HOLES = Guest(nodes=(64, 128), cpus=2, below=128, append="memmap=6M$40M memmap=3M$0x100200000")
+#: The area is from PFN 0x6c00 on: the kernel's log says so.
 _CMA = Guest(append="cma=16M")
 _SMALL = Guest(nodes=(48,))
 
 RECIPES: dict[str, Recipe] = {
-    "mix": Recipe(mix(2000, zones=(0,), more=(0, 0, 0, HIGH))),
-    "exhaust": Recipe(exhaust(9000), _SMALL),
-    "exhaust_orders": Recipe(exhaust(6000, orders=(0, 0, 0, 1, 2, 3)), _SMALL),
-    "exhaust_large": Recipe(exhaust(800, orders=(3, 4, 5, 8, 10)), _SMALL),
-    "dma": Recipe(mix(8000, zones=(DMA, DMA32, DMA, DMA32, 0), keep=1500)),
-    "cpus": Recipe(mix(8000, cpus=2, cold=0.4), _TWO),
-    "cpus_exhaust": Recipe(exhaust(9000, cpus=2, orders=(0, 0, 1, 2)), Guest(nodes=(48,), cpus=2)),
-    "split": Recipe(split(150)),
-    "normal": Recipe(mix(8000, keep=2000), _NORMAL),
-    "normal_exhaust": Recipe(exhaust(20000, orders=(0, 0, 0, 1)), Guest(nodes=(64,), below=32)),
-    "nodes": Recipe(mix(10000, nodes=2, cpus=2, keep=2000), _NODES),
-    "nodes_exhaust": Recipe(exhaust(30000, nodes=2, cpus=2, orders=(0, 0, 1)), Guest(nodes=(48, 64), cpus=2)),
-    "holes": Recipe(mix(8000, nodes=2, cpus=2, keep=2000), _HOLES),
-    "holes_exhaust": Recipe(exhaust(40000, nodes=2, cpus=2, orders=(0, 0, 1)), _HOLES),
-    "interrupts": Recipe(mix(1500, wait=True)),
-    "interrupts_cpus": Recipe(mix(1500, wait=True, cpus=2), _TWO),
-    "gigabytes": Recipe(mix(8000, keep=3000, highest=10), Guest(nodes=(5120,))),
-    "isolate": Recipe(isolate(3000, 8192, 16384)),
+    "mix": Recipe(2000, mix(zones=(0,), more=(0, 0, 0, HIGH))),
+    "exhaust": Recipe(9000, exhaust(), _SMALL),
+    "exhaust_orders": Recipe(6000, exhaust(orders=(0, 0, 0, 1, 2, 3)), _SMALL),
+    "exhaust_large": Recipe(800, exhaust(orders=(3, 4, 5, 8, 10)), _SMALL),
+    "dma": Recipe(8000, mix(zones=(DMA, DMA32, DMA, DMA32, 0), keep=1500)),
+    "cpus": Recipe(8000, mix(cpus=2, cold=0.4), _TWO),
+    "cpus_exhaust": Recipe(4000, exhaust(cpus=2, orders=(0, 1, 2, 4, 6)), Guest(nodes=(48,), cpus=2)),
+    "split": Recipe(150, split()),
+    "normal": Recipe(8000, mix(keep=2000), _NORMAL),
+    "normal_exhaust": Recipe(20000, exhaust(orders=(0, 0, 0, 1)), Guest(nodes=(64,), below=32)),
+    "nodes": Recipe(10000, mix(nodes=2, cpus=2, keep=2000), _NODES),
+    "nodes_exhaust": Recipe(5000, exhaust(nodes=2, cpus=2, orders=(0, 1, 2, 4, 6)), Guest(nodes=(48, 64), cpus=2)),
+    "holes": Recipe(8000, mix(nodes=2, cpus=2, keep=2000), _HOLES),
+    "holes_exhaust": Recipe(40000, exhaust(nodes=2, cpus=2, orders=(0, 0, 1)), _HOLES),
+    "interrupts": Recipe(1500, mix(wait=True)),
+    "interrupts_cpus": Recipe(1500, mix(wait=True, cpus=2), _TWO),
+    "gigabytes": Recipe(8000, mix(keep=3000, highest=10), Guest(nodes=(5120,))),
+    "cma": Recipe(700, cma(0x6C00, 4096), _CMA),
+    "cma_pressure": Recipe(5000, cma(0x6C00, 4096, pressure=3000), _CMA),
+    "cma_mix": Recipe(4000, mix(keep=1500), _CMA),
+    "isolate": Recipe(3000, isolate(8192, 16384)),
 }

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a kernel built by tools/oracle did (Linux 4.0.4, random scripts), done again on both engines.
+
+The cases are of recipes that the other recordings have nothing like: two CPUs, split pages, exhaustion of every zone,
+ZONE_NORMAL, nodes of different sizes with holes in them, CMA areas under pressure.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from physmem import engine
+from physmem.structs import linux_4_0
+from tools.oracle.judge import judge
+
+RECORDED = Path(__file__).parents[1] / "data" / "oracle404"
+CASES = tuple(sorted(path.parent.name for path in RECORDED.glob("*/script.txt")))
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the kernel's layout and symbols: it is of a configuration that is known here."""
+    folder = tmp_path_factory.mktemp("kernel")
+    (folder / "layout.json").write_text(linux_4_0.layout(linux_4_0.NUMA).to_json())
+    shutil.copy(RECORDED / "symbols.json", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_results_and_memory_equal_the_kernels(name: str, kernel: Path) -> None:
+    verdict = judge(RECORDED / name, kernel / "layout.json", kernel / "symbols.json")
+    assert list(verdict.lines()) == []
+
+
+def test_the_other_engine_does_the_same(kernel: Path, project_environment: dict[str, str]) -> None:
+    (other,) = {*engine.ENGINES} - {engine.current()}
+    if engine.why_interpreted() and other == "compiled":
+        pytest.skip(engine.why_interpreted() or "")
+    command = [sys.executable, "-m", "tools.oracle.judge", kernel, *(RECORDED / name for name in CASES)]
+    child = subprocess.run(
+        command, env={**project_environment, "PHYSMEM_ENGINE": other}, capture_output=True, text=True, check=False
+    )
+    assert (child.stdout, child.stderr, child.returncode) == ("", "", 0)
+
+
+def test_the_comparison_can_fail(kernel: Path, tmp_path: Path) -> None:
+    """The lists of a second CPU, drained at another time: the results are soon others, and so is memory."""
+    case = tmp_path / "cpus"
+    shutil.copytree(RECORDED / "cpus", case)
+    script = (case / "script.txt").read_text().splitlines()
+    script.remove("D")
+    (case / "script.txt").write_text("\n".join(script) + "\n")
+    found = list(judge(case, kernel / "layout.json", kernel / "symbols.json").lines())
+    assert found[0].startswith("result ")
+    assert any("page " in line for line in found)
+
+
+def test_by_the_commands_of_a_user(kernel: Path, tmp_path: Path, project_environment: dict[str, str]) -> None:
+    known = ["--layout", str(kernel / "layout.json"), "--symbols", str(kernel / "symbols.json")]
+    case, out = RECORDED / "dma", tmp_path / "out.vmcore"
+    for command in (
+        ["kernelmm", "run", case / "A.vmcore.xz", case / "script.txt", "--expect", case / "result.txt", "-o", out],
+        ["physmem", "diff", out, case / "B.vmcore.xz"],
+    ):
+        child = subprocess.run(
+            [sys.executable, "-m", *map(os.fspath, command), *known],
+            env=project_environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert child.returncode == 0, child.stdout + child.stderr
