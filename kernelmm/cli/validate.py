@@ -14,6 +14,7 @@ from physmem.cli.common import FOUND, DumpOptions, dump_options, echo_json, echo
 from physmem.errors import UsageError
 
 if TYPE_CHECKING:
+    from kernelmm.validate.ends import Pages
     from kernelmm.validate.ledger import Ledger
     from kernelmm.validate.verdict import Outcome, Verdict
 
@@ -25,6 +26,7 @@ __all__ = ["command"]
         "kernelmm validate trace.txt",
         'kernelmm validate --image A.vmcore.xz "free ffff880006d0a000 0" "__free_pages pfn:27914 1"',
         'kernelmm validate --image A.vmcore.xz --owner trace.txt "free pfn:27914"',
+        "kernelmm validate trace.txt --before A.vmcore --after B.vmcore --since 0.570257 --until 0.580940",
         "kernelmm validate --checks",
         "kernelmm validate --image vmcore --checks",
     )
@@ -36,6 +38,10 @@ __all__ = ["command"]
 )
 @click.option("--debug-vm", is_flag=True, help="With --image: show what a kernel with CONFIG_DEBUG_VM does.")
 @click.option("--checks", is_flag=True, help="List the checks: Linux 4.0's, or those of the kernel in IMAGE.")
+@click.option("--before", metavar="IMAGE", type=click.Path(), help="Memory as it was when the trace begins.")
+@click.option("--after", metavar="IMAGE", type=click.Path(), help="Memory as it was when the trace ends.")
+@click.option("--since", metavar="SECONDS", type=float, help="Pass over a trace's events before this time.")
+@click.option("--until", metavar="SECONDS", type=float, help="Pass over a trace's events after this time.")
 @click.option("--skip-bad", is_flag=True, help="Count malformed lines of a trace, and go on.")
 @click.option("--no-leaks", is_flag=True, help="What a trace leaves allocated at its end is an error.")
 @dump_options
@@ -46,6 +52,10 @@ def command(
     owner: str | None,
     debug_vm: bool,
     checks: bool,
+    before: str | None,
+    after: str | None,
+    since: float | None,
+    until: float | None,
     skip_bad: bool,
     no_leaks: bool,
     options: DumpOptions,
@@ -54,7 +64,8 @@ def command(
     """Are frees right?  The exit status is 1 if one is wrong.
 
     TRACE is text of kmem events, by ftrace, trace-cmd report or perf script ('-': standard input), or a page_owner
-    dump: what contradicts itself in it is told, with the lines.
+    dump: what contradicts itself in it is told, with the lines.  Images of the memory before and after (of any kernel)
+    show every event that is missing in between.
 
     With --image, each FREE is judged without doing it.  A FREE is 'free ADDR ORDER'
     (free_pages), '__free_pages PAGE ORDER' or 'put_page PAGE'; ADDR and PAGE may be
@@ -67,7 +78,8 @@ def command(
     if image is None:
         if len(what) > 1 or " " in what[0]:
             raise UsageError("judging a free needs the memory: --image IMAGE (and traces are validated one at a time)")
-        return _trace(what[0], skip_bad, no_leaks, as_json)
+        ends = [None if each is None else _pages(each, options) for each in (before, after)]
+        return _trace(what[0], ends[0], ends[1], (since, until), skip_bad, no_leaks, as_json)
     return _frees(image, what, owner, debug_vm, options, as_json)
 
 
@@ -143,7 +155,22 @@ _LONG = 1 << 26
 _SHOWN = 50
 
 
-def _trace(path: str, skip_bad: bool, no_leaks: bool, as_json: bool) -> int:
+def _pages(image: str, options: DumpOptions) -> Pages:
+    from kernelmm.validate.ends import Pages
+
+    with options.open(image) as dump:
+        return Pages(dump)
+
+
+def _trace(
+    path: str,
+    started: Pages | None,
+    ended: Pages | None,
+    span: tuple[float | None, float | None],
+    skip_bad: bool,
+    no_leaks: bool,
+    as_json: bool,
+) -> int:
     from kernelmm.validate import page_owner
     from kernelmm.validate.ledger import Ledger
     from kernelmm.validate.tracefile import TraceFile
@@ -151,17 +178,19 @@ def _trace(path: str, skip_bad: bool, no_leaks: bool, as_json: bool) -> int:
     if page_owner.is_page_owner(path):
         ledger, bad = page_owner.read(path, skip_bad=skip_bad)
     else:
-        ledger = Ledger()
+        ledger = Ledger(started=started, ended=ended)
         with ExitStack() as stack:
             size = os.path.getsize(path) if os.path.isfile(path) else 0
             progress = None
             if size >= _LONG and sys.stderr.isatty():
                 bar = stack.enter_context(click.progressbar(length=size, label="validating", file=sys.stderr))
                 progress = bar.update
-            trace = TraceFile(path, skip_bad=skip_bad, progress=progress)
+            trace = TraceFile(path, skip_bad=skip_bad, progress=progress, since=span[0], until=span[1])
             ledger.read(trace)
             bad = trace.bad
     (_trace_json if as_json else _trace_text)(ledger, bad)
+    if not (ledger.allocs or ledger.failed or ledger.frees or ledger.batched):
+        click.echo(f"{path}: no event of page allocation in it (see kernelmm validate --help)", err=True)
     return 0 if ledger.clean and not (no_leaks and ledger.leaks()) else FOUND
 
 
@@ -177,6 +206,7 @@ def _trace_json(ledger: Ledger, bad: int) -> None:
             "trimmed": ledger.trimmed,
             "lost_events_lines": ledger.lost,
             "malformed_lines": bad,
+            "warnings": ledger.warnings,
             "counts": ledger.counts,
             "uncertain": ledger.uncertain,
             "findings": [vars(finding) for finding in ledger.findings],
@@ -211,5 +241,7 @@ def _trace_text(ledger: Ledger, bad: int) -> None:
     for what, count in notes.items():
         if count:
             click.echo(f"{count} {what}")
+    for warning in ledger.warnings:
+        click.echo(f"warning: {warning}")
     found = ", ".join(f"{count} {kind}" for kind, count in ledger.counts.items())
     click.echo(f"wrong: {found}" if found else "clean: no event contradicts another")

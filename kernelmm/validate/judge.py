@@ -216,6 +216,9 @@ class Judge:
         form, window = self.kernel.format, block.window
         # Pages of others are the check ``extent``'s; the first page is always meant.
         own = [page for page in block.pages if page == block.pfn or window.count(page) == 0]
+        if form.compound and window.is_tail(block.pfn):
+            # The words of a tail are those of its folio.
+            own.remove(block.pfn)
         # Of free blocks, another check tells.
         marked = [page for page in own if window.field(page, form.mapcount) != -1 and not window.is_head(page)]
         types = {page: window.type_of(page) for page in marked} if "type" in case.asked else {}

@@ -42,19 +42,26 @@ _CHUNK = 1 << 22
 _MAX_LINE = 1 << 16
 
 _TASK = rb"(\S[^\n]{0,31}?[- ] *\d+)"
-_HEAD = rb"^ *" + _TASK + rb" +(?:\([^)\n]*\) +)?\[\d+\] ([^\n:]*): +(?:kmem:)?"
+_HEAD = rb"^ *" + _TASK + rb" +(?:\([^)\n]*\) +)?(\[\d+\] [^\n:]*): +(?:kmem:)?"
 _FIELDS = (
     rb"page=[^ \n]+|page= +\(null\)",
     rb"pfn=(\d+|0x[0-9a-fA-F]+) order=(\d+)"
     rb"(?: migratetype=-?\d+(?: gfp_flags=(\S+)| percpu_refill=\d|)| cold=\d|)(?: compound=\d)?[ \r]*$",
 )
 _KMEM = _HEAD + rb"mm_page_(\w+): +(?:" + _FIELDS[0] + rb") +" + _FIELDS[1]
-#: Six groups for an event (task, flags and time, event, PFN, order, gfp_flags), or one for any other line.
+#: Six groups for an event (task; CPU, flags and time; event, PFN, order, gfp_flags), or one for any other line.
 _ANY = re.compile(_KMEM + rb"|^([^\n]*)$", re.MULTILINE)
 _OTHER = re.compile(_HEAD + rb"(?:[\w]+:)?([\w.]+)(?:: ?(.*)|\(.*)$")
 _LATENCY = re.compile(rb"^ *(\S.{0,20}?-\d+) +\d+[a-zA-Z.#0-9]{4,6} +(\d+)us[^:]*: +(?:kmem:)?(\w+): ?(.*)$")
 _LOST = re.compile(rb"^\s*(?:CPU:\s*\d+ )?\[LOST \d+ EVENTS\]|^CPU \d+ is empty|^.*\bLost \d+ events")
-_PASSED = re.compile(rb"^\s*(?:#.*|cpus=\d+|version = \d+|)\s*$")
+_PASSED = re.compile(rb"^\s*(?:#.*|cpus=\d+|version = \d+|=> .*|)\s*$")
+#: A stack below an event: a line of ftrace's that begins it, and lines of perf's.
+_STACK = re.compile(rb"^.*: <(?:user )?stack trace>\s*$|^\s+[0-9a-f]{8,16} \S.*$")
+_ENTRIES = re.compile(rb"^# entries-in-buffer/entries-written: (\d+)/\d+")
+
+
+#: The groups of a line that is passed over.
+_NOTHING = (b"",) * 7
 
 
 class Line(NamedTuple):
@@ -63,7 +70,7 @@ class Line(NamedTuple):
     :ivar number: from 1 on
     :ivar event: without ``mm_page_``: ``alloc``, ``free``, ...; ``lost``; else another event's name
     :ivar task: name and id, as the file has them
-    :ivar when: what comes before the event's name: flags and time
+    :ivar when: what comes before the event's name: CPU, flags and time
     :ivar pfn: 0 for an allocation that failed
     :ivar gfp: of an allocation, as text
     """
@@ -83,18 +90,35 @@ class TraceFile:
     :param path: a file, or ``-`` for standard input
     :param skip_bad: count malformed lines and go on
     :param progress: called with the bytes of each piece that was read
+    :param since: events before this time, in seconds, are passed over
+    :param until: and those after it
     :ivar bad: malformed lines so far
     :ivar lines: lines so far
+    :ivar silent: lines so far that are no entries of the buffer: comments, lost events, stacks; not empty lines
+    :ivar header: the line with the number of entries, by its header; 0 if it has none
+    :ivar entries: that number; of several headers, the sum
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, skip_bad: bool = False, progress: Callable[[int], None] | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        skip_bad: bool = False,
+        progress: Callable[[int], None] | None = None,
+        since: float | None = None,
+        until: float | None = None,
     ) -> None:
         self.path = os.fspath(path)
         self.skip_bad = skip_bad
         self.bad = 0
-        self.lines = 0
+        self.lines = self.silent = self.header = self.entries = 0
         self._progress = progress
+        self._span = None if since is None and until is None else (since or 0.0, until)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all events are asked for."""
+        return self._span is None
 
     def batches(self) -> Iterator[tuple[int, list[tuple[bytes, ...]]]]:
         """The file in pieces: number of the first line, and for each line the groups of :data:`_ANY`.
@@ -105,10 +129,21 @@ class TraceFile:
             with nullcontext(sys.stdin.buffer) if self.path == "-" else open(self.path, "rb") as file:
                 for piece in self._pieces(file):
                     found = _ANY.findall(piece)
+                    if self._span is not None:
+                        found = [groups if not groups[2] or self._inside(groups[1]) else _NOTHING for groups in found]
                     yield self.lines + 1, found
                     self.lines += len(found)
         except OSError as error:
             raise UsageError(f"{self.path}: {error.strerror}") from None
+
+    def _inside(self, when: bytes) -> bool:
+        """Whether an event is among those that are asked for."""
+        since, until = self._span or (0.0, None)
+        try:
+            time = float(when.rpartition(b" ")[2])
+        except ValueError:
+            return True
+        return since <= time and (until is None or time <= until)
 
     def _pieces(self, file: BinaryIO) -> Iterator[bytes]:
         """Whole lines, without the last newline."""
@@ -133,9 +168,17 @@ class TraceFile:
         :raises UsageError: it is malformed, and that is not to be skipped; with its number and what was expected
         """
         if _PASSED.match(text):
+            self.silent += 1
+            entries = _ENTRIES.match(text)
+            if entries:
+                self.header, self.entries = number, self.entries + int(entries[1])
             return None
         if _LOST.match(text):
+            self.silent += 1
             return Line(number, "lost")
+        if _STACK.match(text):
+            self.silent += b"stack trace>" not in text
+            return None
         match = _OTHER.match(text.rstrip())
         if match:
             event = match[3].decode(errors="replace")
