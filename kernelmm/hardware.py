@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.core import task as fields
@@ -29,19 +29,25 @@ class Hardware:
         """The kernel's structures, which the machine has by name."""
         raise NotImplementedError
 
+    def _operation(self, name: str) -> AbstractContextManager[None]:
+        """Errors of Python's or C's making, inside, become our own; the machine's."""
+        raise NotImplementedError
+
     # -- ranges --------------------------------------------------------------
 
     def alloc_contig_range(self, start_pfn: int, end_pfn: int, migratetype: int = abi.MIGRATE_MOVABLE) -> int:
         """``alloc_contig_range``: take exactly these pages, moving what is in use; 0 or a negative errno."""
-        hotplug.check_block(self.kernel, start_pfn, end_pfn - start_pfn)
-        hotplug.check_block(self.kernel, end_pfn - 1, 1)
-        return contig.alloc_contig_range(self.mm, start_pfn, end_pfn, migratetype)
+        with self._operation("alloc_contig_range"):
+            hotplug.check_block(self.kernel, start_pfn, end_pfn - start_pfn)
+            hotplug.check_block(self.kernel, end_pfn - 1, 1)
+            return contig.alloc_contig_range(self.mm, start_pfn, end_pfn, migratetype)
 
     def free_contig_range(self, pfn: int, nr_pages: int) -> int:
         """``free_contig_range``: drop a reference of each page; how many are still in use."""
-        hotplug.check_block(self.kernel, pfn, nr_pages)
-        hotplug.check_block(self.kernel, pfn + nr_pages - 1, 1)
-        return contig.free_contig_range(self.mm, pfn, nr_pages)
+        with self._operation("free_contig_range"):
+            hotplug.check_block(self.kernel, pfn, nr_pages)
+            hotplug.check_block(self.kernel, pfn + nr_pages - 1, 1)
+            return contig.free_contig_range(self.mm, pfn, nr_pages)
 
     def cma_alloc(self, count: int, align: int = 0, area: int = 0) -> int | None:
         """``cma_alloc``: adjacent pages of a CMA area, aligned to 2^align pages; ``struct page *``, or None.
@@ -50,11 +56,13 @@ class Hardware:
         """
         if not 0 <= align < abi.MAX_ORDER:
             raise UsageError(f"align {align}: must be from 0 to {abi.MAX_ORDER - 1}")
-        return cma.cma_alloc(self.kernel, self._cma_area(area), count, align) or None
+        with self._operation("cma_alloc"):
+            return cma.cma_alloc(self.kernel, self._cma_area(area), count, align) or None
 
     def cma_release(self, page: int, count: int, area: int = 0) -> bool:
         """``cma_release``: give pages back; False if they are not the area's."""
-        return cma.cma_release(self.kernel, self._cma_area(area), page, count)
+        with self._operation("cma_release"):
+            return cma.cma_release(self.kernel, self._cma_area(area), page, count)
 
     def _cma_area(self, number: int) -> int:
         areas = cma.cma_areas(self.kernel)
@@ -66,23 +74,28 @@ class Hardware:
 
     def offline_memory(self, start_pfn: int, nr_pages: int) -> int:
         """``offline_pages``: empty a block of memory and take it out of use; 0, -EBUSY, -EAGAIN, -EINVAL or -EINTR."""
-        return hotplug.offline_pages(self.kernel, start_pfn, nr_pages)
+        with self._operation("offline_pages"):
+            return hotplug.offline_pages(self.kernel, start_pfn, nr_pages)
 
     def online_memory(self, start_pfn: int, nr_pages: int) -> int:
         """``online_pages``: put it into use again; 0, or -EBUSY if it is."""
-        return hotplug.online_pages(self.kernel, start_pfn, nr_pages)
+        with self._operation("online_pages"):
+            return hotplug.online_pages(self.kernel, start_pfn, nr_pages)
 
     def is_memory_removable(self, start_pfn: int, nr_pages: int) -> bool:
         """``is_mem_section_removable``: as /sys/devices/system/memory/memoryN/removable says."""
-        return hotplug.is_mem_section_removable(self.kernel, start_pfn, nr_pages)
+        with self._operation("is_mem_section_removable"):
+            return hotplug.is_mem_section_removable(self.kernel, start_pfn, nr_pages)
 
     def offline_cpu(self, cpu: int) -> None:
         """``cpu_down``; raises UsageError if the CPU is not online, or the last one."""
-        cpu_hotplug.cpu_down(self.kernel, cpu)
+        with self._operation("cpu_down"):
+            cpu_hotplug.cpu_down(self.kernel, cpu)
 
     def online_cpu(self, cpu: int) -> None:
         """``cpu_up``; raises UsageError if there is no such CPU, or it is online."""
-        cpu_hotplug.cpu_up(self.kernel, cpu)
+        with self._operation("cpu_up"):
+            cpu_hotplug.cpu_up(self.kernel, cpu)
 
     # -- the caller ----------------------------------------------------------
 
@@ -129,3 +142,23 @@ class Hardware:
             if mems_allowed is not None:
                 cpusets.cpuset_dec(mm)
                 cpusets.set_mems_allowed(mm, nodes)
+
+    @contextmanager
+    def when_failing(self, hook: Callable[[int, int], None]) -> Iterator[None]:
+        """Let something happen in the middle of allocations: whenever one is about to fail, before it looks whether its
+        allowed nodes have changed meanwhile (and begins again if so).
+
+        :param hook: called with the allocation's gfp mask and order: ``lambda gfp, order: m.set_mems_allowed(0b11)``
+        """
+        before, self.mm.failing = self.mm.failing, hook
+        try:
+            yield
+        finally:
+            self.mm.failing = before
+
+    def set_mems_allowed(self, nodes: int) -> None:
+        """``cpuset_change_task_nodemask``: the running task's cpuset gives it these nodes, a bit each.
+
+        :raises UsageError: none of them has memory
+        """
+        cpusets.cpuset_change_task_nodemask(self.mm, nodes)

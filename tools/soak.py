@@ -55,9 +55,12 @@ class World:
         self.ranges: list[tuple[int, int]] = []
         self.cma: list[tuple[int, int]] = []
         self.isolated: list[int] = []
+        self.offline: list[int] = []
         self.ended: Counter[str] = Counter()
         pcp.drain_all_pages(self.mm, 0)
         self.total = self.free()
+        # What a zone has that is neither free nor in the books: what boot has taken from the allocator.
+        self.boot = {zone.at: self.managed(zone.at) - self.free_of(zone.at) for zone in self.zones()}
         self.work = Workload(self.mm)
         cpusets.cpuset_inc(self.mm, 0b11)
 
@@ -120,6 +123,7 @@ class World:
         pfn = a % (self.pages // 1024) * 1024
         self.m.drain_all_pages()  # see op_contig
         free = pfn not in self.isolated and not any(low < pfn + 1024 and pfn < high for low, high in self.ranges)
+        free = free and pfn not in self.offline
         if free and isolation.start_isolate_page_range(self.mm, pfn, pfn + 1024, abi.MIGRATE_MOVABLE) == 0:
             self.isolated.append(pfn)
 
@@ -135,7 +139,9 @@ class World:
         start = 4096 + a % (self.pages - 8192)
         end = start + 1 + b % 700
         outer = range(start // 1024 * 1024, end, 1024)
-        if not any(pfn in self.isolated for pfn in outer) and not self.m.alloc_contig_range(start, end):
+        if not any(pfn in (*self.isolated, *self.offline) for pfn in outer) and not self.m.alloc_contig_range(
+            start, end
+        ):
             self.ranges.append((start, end))
 
     def op_contig_free(self, a: int, b: int) -> None:
@@ -152,6 +158,24 @@ class World:
     def op_cma_release(self, a: int, b: int) -> None:
         if self.cma:
             assert self.m.cma_release(*self.cma.pop(a % len(self.cma)))
+
+    def op_offline(self, a: int, b: int) -> None:
+        pfn = a % (self.pages // 1024) * 1024
+        self.m.drain_all_pages()  # see op_contig
+        taken = [*self.isolated, *self.offline]
+        cma = self.mm.migrate_cma in (mmzone.pageblock_migratetype(self.mm, block) for block in (pfn, pfn + 512))
+        if pfn in taken or cma or any(low < pfn + 1024 and pfn < high for low, high in self.ranges):
+            return
+        before = self.m.kernel.var("totalram_pages")
+        if self.m.offline_memory(pfn, 1024) == 0:
+            self.offline.append(pfn)
+            self.total += self.m.kernel.var("totalram_pages") - before
+
+    def op_online(self, a: int, b: int) -> None:
+        if self.offline:
+            before = self.m.kernel.var("totalram_pages")
+            assert self.m.online_memory(self.offline.pop(a % len(self.offline)), 1024) == 0
+            self.total += self.m.kernel.var("totalram_pages") - before
 
     def op_faults(self, a: int, b: int) -> None:
         self.faults(interval=1 + a % 20, times=b % 10)
@@ -219,12 +243,17 @@ class World:
 
     def free(self) -> int:
         """Pages on free lists and per-cpu lists."""
-        total = 0
-        for zone in self.zones():
-            z = address.off(self.mm, zone.at)
-            total += sum(mmzone.nr_free(self.mm, z, order) << order for order in range(abi.MAX_ORDER))
-            total += sum(self.pcp(z, cpu) for cpu in range(self.mm.nr_cpus))
-        return total
+        return sum(self.free_of(zone.at) for zone in self.zones())
+
+    def free_of(self, zone: int) -> int:
+        """The same of one zone."""
+        z = address.off(self.mm, zone)
+        free = sum(mmzone.nr_free(self.mm, z, order) << order for order in range(abi.MAX_ORDER))
+        return free + sum(self.pcp(z, cpu) for cpu in range(self.mm.nr_cpus))
+
+    def managed(self, zone: int) -> int:
+        """Pages of a zone that the allocator has: those present, without those that are reserved."""
+        return self.m.kernel.get(zone, "zone.managed_pages")
 
     def pcp(self, z: int, cpu: int) -> int:
         """Pages on a CPU's lists of a zone."""
@@ -241,6 +270,31 @@ class World:
         total += sum(file.nrpages for file in self.work.files)
         return total + sum(mm.as_u64[(address.off(mm, task) + owners.TASK_ANON_RSS) >> 3] for task in owners.tasks(mm))
 
+    def owned_by_zone(self) -> Counter[int]:
+        """The same page by page: in which zones they are."""
+        mm = self.mm
+        pages: list[int] = []
+        for block, order in self.held:
+            pages += range(block, block + (abi.SIZEOF_PAGE << order), abi.SIZEOF_PAGE)
+        for low, high in self.ranges:
+            pages += (self.m.pfn_to_page(pfn) for pfn in range(low, high))
+        for first, count in self.cma:
+            pages += range(first, first + abi.SIZEOF_PAGE * count, abi.SIZEOF_PAGE)
+        vas = [self.work.root]
+        for owner in (*owners.files(mm), *owners.tasks(mm)):
+            leaves = (mm.as_u64[owners.leaf(mm, owner, i * owners.LEAF_WORDS) >> 3] for i in range(owners.NR_LEAVES))
+            vas += [owner, *filter(None, leaves)]
+        pages += (address.virt_to_page(mm, va) for va in vas)
+        for file in self.work.files:
+            pages += file.pages().values()
+        for task in owners.tasks(mm):
+            for _, pte in owners.words(mm, task):
+                entry = mm.as_u64[pte >> 3]
+                page = address.pfn_to_page(mm, (entry & owners.PTE_PFN_MASK) >> owners.PTE_PFN_SHIFT)
+                if owners.page_anon(mm, page):
+                    pages.append(page)
+        return Counter(mmzone.page_zone(mm, address.page_off(mm, page)) for page in pages)
+
     def verify(self, *, whole: bool = True) -> None:
         """Nothing is lost: free, per-cpu and owned pages are all there were; and ``physmem check`` is clean."""
         free, owned = self.free(), self.owned()
@@ -249,6 +303,10 @@ class World:
             z = address.off(self.mm, zone.at)
             assert stat.snapshot(self.mm, z, self.mm.cold.NR_ISOLATED_ANON) == 0
         if whole:
+            mine = self.owned_by_zone()
+            for zone in self.zones():
+                free, managed = self.free_of(zone.at), self.managed(zone.at)
+                assert free + mine[zone.at] + self.boot[zone.at] == managed, f"{zone}: {free} {mine[zone.at]} {managed}"
             report = check(self.m.dump)
             assert report.findings == [], report.findings[:5]
 
@@ -257,6 +315,8 @@ class World:
         self.faults(1, 0)
         while self.isolated:
             self.op_undo(0, 0)
+        while self.offline:
+            self.op_online(0, 0)
         for task in self.work.tasks:
             task.exit()
         for file in self.work.files:
@@ -276,6 +336,49 @@ class World:
         return hashlib.sha256(b"".join(self.m.ram.read(a, b - a) for a, b in self.m.ram.ranges)).hexdigest()
 
 
+def scenario(world: World) -> None:
+    """Some of everything that allocates."""
+    world.op_alloc(3, 0)
+    world.op_read(40, 7)
+    world.op_mmap(0, 20)
+    world.op_write(20, 100)
+    world.op_contig(9000, 300)
+    world.op_cma(100, 2)
+    world.op_mmap(1, 5)
+    world.op_compact(0, 0)
+
+
+def fail_nth(n: int, *, whole: bool, hashed: bool = False) -> tuple[bool, bool, str]:
+    """Let the n-th allocation of :func:`scenario` fail; nothing is lost.
+
+    :returns: whether there was such an allocation, whether it ended the scenario early, a hash of memory at the end
+    """
+    world, ended = World(), False
+    world.faults(interval=n, times=1)
+    try:
+        scenario(world)
+    except EXPECTED:
+        ended = True
+    fired = world.mm.ram.u32(world.mm.var_fail_page_alloc + fault.TIMES) == 0
+    world.verify(whole=whole)
+    digest = world.digest() if hashed else ""
+    world.finish(whole=whole)
+    return fired, ended, digest
+
+
+def cpu_dead() -> str:
+    """A CPU with pages, events and differentials of its own goes; a hash of memory afterwards."""
+    world = World()
+    world.mm.set_cpu(1)
+    for a in range(1, 9):
+        world.op_alloc(a, a)
+        world.op_read(a, 100 * a)
+        world.op_free(a, 3)
+    world.m.offline_cpu(1)
+    world.verify()
+    return world.digest()
+
+
 OPERATIONS = tuple(name.removeprefix("op_") for name in vars(World) if name.startswith("op_"))
 
 
@@ -287,7 +390,12 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=0, help="stop after so long")
     parser.add_argument("--check-every", type=int, default=20, help="steps between two full checks")
     parser.add_argument("--digest", action="store_true", help="print a hash of all memory at the end")
+    parser.add_argument("--fail-nth", type=int, metavar="N", help="instead: a scenario whose n-th allocation fails")
+    parser.add_argument("--cpu-dead", action="store_true", help="instead: a CPU goes offline")
     args = parser.parse_args()
+    if args.fail_nth or args.cpu_dead:
+        print(*fail_nth(args.fail_nth, whole=True, hashed=True) if args.fail_nth else [cpu_dead()])
+        return 0
     chance, world, begun = random.Random(args.seed), World(), time.monotonic()
     done: Counter[str] = Counter()
     for i in range(args.steps):

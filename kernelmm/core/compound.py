@@ -69,9 +69,13 @@ def get_page(mm: Mm, pg: u64) -> None:
     if page.test_flag(mm, at, abi.PG_tail):
         head_at = address.page_off(mm, mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3])
         if not compound_tail_refcounted(mm, head_at):
+            if mm.debug_vm:
+                mm.checker.get_page_tail(mm, at, head_at, False)
             word.add_s32(mm, head_at + abi.PAGE_COUNT, 1)
             return
         if get_page_unless_zero(mm, head_at):
+            if mm.debug_vm:
+                mm.checker.get_page_tail(mm, at, head_at, True)
             word.add_s32(mm, at + abi.PAGE_MAPCOUNT, 1)
             return
     if mm.debug_vm:

@@ -26,6 +26,8 @@ cpdef uint64_t __alloc_pages_nodemask(Mm mm, uint32_t gfp_mask, uint32_t order, 
 
 cpdef uint64_t alloc_pages_node(Mm mm, int32_t nid, uint32_t gfp_mask, uint32_t order) except? 0xBAD0BAD0BAD0BAD0
 
+cpdef uint64_t alloc_pages_exact_node(Mm mm, int32_t nid, uint32_t gfp_mask, uint32_t order) except? 0xBAD0BAD0BAD0BAD0
+
 cpdef uint64_t alloc_pages(Mm mm, uint32_t gfp_mask, uint32_t order) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(pg=uint64_t)

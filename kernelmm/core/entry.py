@@ -100,6 +100,15 @@ def alloc_pages_node(mm: Mm, nid: s32, gfp_mask: u32, order: u32) -> u64:
     )
 
 
+def alloc_pages_exact_node(mm: Mm, nid: s32, gfp_mask: u32, order: u32) -> u64:
+    """``alloc_pages_exact_node``: the same, by a caller who knows the node's number."""
+    if mm.debug_vm:
+        mm.checker.exact_node(mm, nid)
+    return __alloc_pages_nodemask(
+        mm, gfp_mask, order, mmzone.node_zonelist(mm, nid, gfp_mask & gfp.__GFP_THISNODE != 0), 0
+    )
+
+
 def alloc_pages(mm: Mm, gfp_mask: u32, order: u32) -> u64:
     """``alloc_pages``: from the running CPU's node first, as a task without a memory policy does."""
     return alloc_pages_node(mm, -1, gfp_mask, order)
@@ -188,4 +197,6 @@ def __free_kmem_pages(mm: Mm, pg: u64, order: u32) -> None:
 
 def free_kmem_pages(mm: Mm, addr: u64, order: u32) -> None:
     """``free_kmem_pages``: the same by direct-map address; address 0 is no page and does nothing."""
+    if mm.debug_vm and addr != 0:
+        mm.checker.free_kmem_pages(mm, addr)
     free.free_pages(mm, addr, order)

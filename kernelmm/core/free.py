@@ -186,17 +186,27 @@ def put_page(mm: Mm, pg: u64) -> None:
     head = mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3]
     head_at = address.page_off(mm, head)
     if not compound.compound_tail_refcounted(mm, head_at):
+        if mm.debug_vm:
+            mm.checker.put_unrefcounted(mm, at, head_at)
         if page.put_testzero(mm, head_at):
+            if mm.debug_vm:
+                mm.checker.put_last_by_tail(mm, head_at)
             put_compound_or_single(mm, head, head_at)
         return
     if head == pg or not compound.get_page_unless_zero(mm, head_at):
         # A tail that is not in use as such: its own count.
+        if mm.debug_vm:
+            mm.checker.put_dangling(mm, at)
         if page.put_testzero(mm, at):
             put_compound_or_single(mm, pg, at)
         return
     # The tail's share: one reference of the head, noted in the tail's mapcount; then the one just taken.
     word.add_s32(mm, head_at + abi.PAGE_COUNT, -1)
+    if mm.debug_vm:
+        mm.checker.put_refcounted(mm, at)
     word.add_s32(mm, at + abi.PAGE_MAPCOUNT, -1)
+    if mm.debug_vm:
+        mm.checker.put_refcounted_done(mm, at, head_at)
     if page.put_testzero(mm, head_at):
         put_compound_or_single(mm, head, head_at)
 

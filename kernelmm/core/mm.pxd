@@ -144,6 +144,7 @@ cdef class Mm(AddressSpace):
     cdef public bint debug_vm
     cdef public object checker
     cdef public object reporter
+    cdef public object failing
     cdef public object aids
     cdef public bint debug_pages
     cdef public bint alloc_aids

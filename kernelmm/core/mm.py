@@ -201,6 +201,7 @@ class Mm(AddressSpace):
     debug_vm: bool
     checker: Any
     reporter: Any
+    failing: Any
 
     # debugging aids: see kernelmm.debug, and set_debugging
     aids: Any
@@ -239,6 +240,7 @@ class Mm(AddressSpace):
         self.debug_vm = False
         self.checker = None
         self.reporter = None
+        self.failing = None
         self.aids = None
         self.debug_pages = False
         self.alloc_aids = False
@@ -382,6 +384,8 @@ class Mm(AddressSpace):
 
     def warn_alloc_failed(self, gfp_mask: u32, order: u32) -> None:
         """``warn_alloc_failed``: tell whoever listens that an allocation failed."""
+        if self.failing is not None:
+            self.failing(gfp_mask, order)
         if self.reporter is not None:
             self.reporter.warn_alloc_failed(self, gfp_mask, order)
 

@@ -5,6 +5,10 @@ An allocation with __GFP_FS that may wait can end in reclaim, so each lock that 
 over reclaim (``lockdep_trace_alloc``).  A lock that is taken in reclaim is marked as well.  One that has both marks
 can deadlock, and is reported the first time, wherever that is; then lockdep is silent.
 
+Each task has its own held locks and its own state of reclaim, and kswapd of each node is a task.  The emulation's
+direct reclaim, kswapd and zone_reclaim are in that state, and take locks of the kernel's in it: ``zone->lru_lock``,
+and to find the mappings of a page the lock of its file or anonymous mapping.
+
 Locks are classes with names; the same is done with hard and soft interrupts.  Dependencies of one lock on another
 (chains, recursion) are not followed.
 """
@@ -19,6 +23,7 @@ from kernelmm import gfp
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.core.mm import Mm
 from kernelmm.debug.callers import ULONG_MAX, Callers
+from kernelmm.pressure import codes
 from kernelmm.study.reporter import Reporter, pointer
 from physmem import abi
 
@@ -54,20 +59,35 @@ class HeldLock:
     ip: int
 
 
+@dataclass
+class TaskLocks:
+    """What ``struct task_struct`` has for lockdep.
+
+    :ivar held: ``held_locks``
+    :ivar reclaim_gfp: ``lockdep_reclaim_gfp``: for whose request the task is reclaiming memory; 0: it is not
+    """
+
+    held: list[HeldLock] = field(default_factory=list)
+    reclaim_gfp: int = 0
+
+
 class Lockdep:
     """The lock validator of one kernel.
 
     :ivar debug_locks: nothing has been reported yet
-    :ivar reclaim_gfp: ``current->lockdep_reclaim_gfp``: for whose request memory is being reclaimed; 0: it is not
     """
 
     def __init__(self, kernel: Kernel, reporter: Reporter) -> None:
         self.callers = Callers(kernel)
         self.reporter = reporter
         self.debug_locks = True
-        self.reclaim_gfp = 0
         self.classes: dict[str, LockClass] = {}
-        self.held: list[HeldLock] = []
+        self.tasks: dict[int | str, TaskLocks] = {}
+
+    def current(self, mm: Mm) -> TaskLocks:
+        """The running task's locks: a task is known by its record, a kernel thread by its name."""
+        key = mm.comm if mm.task_flags & codes.PF_KSWAPD else mm.current
+        return self.tasks.setdefault(key, TaskLocks())
 
     @contextmanager
     def holding(self, mm: Mm, name: str, read: bool, trylock: bool) -> Iterator[None]:
@@ -76,22 +96,39 @@ class Lockdep:
         held = HeldLock(lock, read, self.stack()[0])
         if self.debug_locks:
             self.mark_irqflags(mm, held, trylock)
-        self.held.append(held)
+        task = self.current(mm)
+        task.held.append(held)
         try:
             yield
         finally:
-            self.held.remove(held)
+            task.held.remove(held)
+
+    def acquired(self, mm: Mm, name: str, read: bool = False, irqs_off: bool = False) -> None:
+        """A lock that the emulation takes and releases at once."""
+        if self.debug_locks:
+            before, mm.irqs_off = mm.irqs_off, mm.irqs_off or irqs_off
+            with self.holding(mm, name, read, False):
+                mm.irqs_off = before
 
     @contextmanager
     def reclaiming(self, mm: Mm, gfp_mask: int) -> Iterator[None]:
         """Be in reclaim, as ``__perform_reclaim`` is: PF_MEMALLOC, and ``lockdep_set_current_reclaim_state``."""
         flags, mm.task_flags = mm.task_flags, mm.task_flags | abi.PF_MEMALLOC
-        before, self.reclaim_gfp = self.reclaim_gfp, gfp_mask
+        try:
+            with self.reclaim_state(mm, gfp_mask):
+                yield
+        finally:
+            mm.task_flags = flags
+
+    @contextmanager
+    def reclaim_state(self, mm: Mm, gfp_mask: int) -> Iterator[None]:
+        """``lockdep_set_current_reclaim_state``, and ``lockdep_clear_current_reclaim_state`` at the end."""
+        task = self.current(mm)
+        before, task.reclaim_gfp = task.reclaim_gfp, gfp_mask
         try:
             yield
         finally:
-            self.reclaim_gfp = before
-            mm.task_flags = flags
+            task.reclaim_gfp = before
 
     def trace_alloc(self, mm: Mm, gfp_mask: int) -> None:
         """``lockdep_trace_alloc``: an allocation begins that may have to reclaim."""
@@ -104,7 +141,7 @@ class Lockdep:
             message = "DEBUG_LOCKS_WARN_ON(irqs_disabled_flags(flags))"
             self.reporter.warn(mm, "kernel/locking/lockdep.c", _WARN_LINE, "lockdep_trace_alloc", message)
             return
-        for held in self.held:
+        for held in self.current(mm).held:
             if not self.mark_lock(mm, held, RECLAIM_FS | ENABLED | held.read):
                 return
 
@@ -116,7 +153,7 @@ class Lockdep:
             bits += [HARDIRQ] * hardirq + [SOFTIRQ] * mm.serving_softirq
         if not mm.irqs_off and not hardirq:
             bits += [HARDIRQ | ENABLED] + [SOFTIRQ | ENABLED] * (not mm.serving_softirq)
-        if not trylock and self.reclaim_gfp & FS:
+        if not trylock and self.current(mm).reclaim_gfp & FS:
             bits.append(RECLAIM_FS)
         for bit in bits:
             if not self.mark_lock(mm, held, bit | held.read):
@@ -192,12 +229,13 @@ class Lockdep:
             "",
         ):
             out(line)
-        count = len(self.held)
+        locks = self.current(mm).held
+        count = len(locks)
         if not count:
             out(f"no locks held by {who}.")
         else:
             out(f"{count} lock{'s' * (count > 1)} held by {who}:")
-            for i, each in enumerate(self.held):
+            for i, each in enumerate(locks):
                 out(f" #{i}: {self.lock_text(each)}")
         out("")
         out("stack backtrace:")

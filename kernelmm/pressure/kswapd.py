@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from kernelmm import gfp
 from kernelmm.core import mmzone, watermark
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, compaction, exit, reclaim, stat, wakeup, writeback
+from kernelmm.pressure import codes, compaction, exit, reclaim, stat, waiting, wakeup, writeback
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.shrink import ScanControl
 from physmem import address, list_head, word
@@ -230,7 +230,8 @@ def as_kswapd(mm: Mm, nid: int) -> Iterator[None]:
     mm.task_flags = codes.PF_MEMALLOC | codes.PF_SWAPWRITE | codes.PF_KSWAPD | codes.PF_KTHREAD
     mm.comm, mm.memdie, mm.fatal_signal, mm.rt_task = f"kswapd{nid}", False, False, False
     try:
-        yield
+        with waiting.reclaim_state(mm, gfp.GFP_KERNEL):
+            yield
     finally:
         mm.task_flags, mm.comm, mm.pid, mm.memdie, mm.fatal_signal, mm.rt_task = before
 

@@ -196,6 +196,8 @@ def spin_lock(mm: Mm, z: int) -> None:
         lock = z + mm.cold.zone_lru_lock
         word.add_u8(mm, lock + 1, mm.ticket_lock_inc)
         word.add_u8(mm, lock, mm.ticket_lock_inc)
+    if mm.aids is not None and mm.aids.lockdep is not None:
+        mm.aids.lockdep.acquired(mm, "&(&zone->lru_lock)->rlock", irqs_off=True)
 
 
 def zone_of(mm: Mm, pg: int) -> int:
@@ -226,6 +228,8 @@ def update_page_reclaim_stat(mm: Mm, z: int, file: bool, rotated: bool) -> None:
 
 def lru_cache_add(mm: Mm, pg: int) -> None:
     """``lru_cache_add``, then ``__pagevec_lru_add_fn``: onto the active list if the page is marked active."""
+    if mm.debug_vm:
+        mm.checker.lru_cache_add(mm, pg, 662)
     z = stat.zone_of(mm, pg)
     spin_lock(mm, z)
     set_flag(mm, pg, abi.PG_lru)
@@ -245,6 +249,8 @@ def add_page_to_unevictable_list(mm: Mm, pg: int) -> None:
 
 def lru_cache_add_active_or_unevictable(mm: Mm, pg: int, locked: bool) -> None:
     """``lru_cache_add_active_or_unevictable``: a new anonymous page; ``locked`` if its mapping is mlocked."""
+    if mm.debug_vm:
+        mm.checker.lru_cache_add(mm, pg, 704)
     if not locked:
         set_flag(mm, pg, abi.PG_active)
         lru_cache_add(mm, pg)

@@ -213,11 +213,12 @@ def __zone_reclaim(mm: Mm, zone: int, gfp_mask: int, order: int, mode: int, few_
         before = mm.task_flags
         mm.task_flags |= codes.PF_MEMALLOC | codes.PF_SWAPWRITE
         try:
-            while sc.priority >= 0:
-                shrink_zone(mm, zone, sc)
-                if sc.nr_reclaimed >= 1 << order:
-                    break
-                sc.priority -= 1
+            with waiting.reclaim_state(mm, gfp_mask):
+                while sc.priority >= 0:
+                    shrink_zone(mm, zone, sc)
+                    if sc.nr_reclaimed >= 1 << order:
+                        break
+                    sc.priority -= 1
         finally:
             mm.task_flags = before
     return sc.nr_reclaimed >= 1 << order

@@ -37,6 +37,9 @@ def rmap_walk(mm: Mm, pg: int) -> Iterator[tuple[int, int]]:
     """Where the page may be mapped: task, physical address of the page table entry."""
     index = mm.as_u64[(address.page_off(mm, pg) + abi.PAGE_INDEX) >> 3]
     task = owners.task_of(mm, pg)
+    if mm.aids is not None and mm.aids.lockdep is not None:
+        name = "&anon_vma->rwsem" if owners.page_anon(mm, pg) else "&mapping->i_mmap_rwsem"
+        mm.aids.lockdep.acquired(mm, name, read=True)
     if task:
         yield from at_slot(mm, task, index)
         return

@@ -105,7 +105,7 @@ def __alloc_pages_direct_compact(rq: Request) -> int:
 def __alloc_pages_direct_reclaim(rq: Request) -> int:
     """``__alloc_pages_direct_reclaim``: reclaim, and try again; if need be with the per-cpu lists drained."""
     mm = rq.mm
-    with pf_memalloc(mm):
+    with pf_memalloc(mm), waiting.reclaim_state(mm, rq.gfp_mask):
         rq.did_some_progress = direct.try_to_free_pages(mm, rq.ac.zonelist, rq.order, rq.gfp_mask, rq.ac.nodemask)
     if not rq.did_some_progress:
         return 0

@@ -8,12 +8,20 @@ reclaimed, takes one step from ``mm.steps_left``, which each allocation that get
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from kernelmm.core.mm import Mm
 from kernelmm.pressure import owners, stat, writeback
 from physmem import abi, address, word
 from physmem.errors import BudgetError
 
-__all__ = ["charge", "congestion_wait", "throttle_vm_writeout", "wait_iff_congested"]
+__all__ = ["charge", "congestion_wait", "reclaim_state", "throttle_vm_writeout", "wait_iff_congested"]
+
+
+def reclaim_state(mm: Mm, gfp_mask: int) -> AbstractContextManager[None]:
+    """``lockdep_set_current_reclaim_state``: the running task reclaims memory for such a request, if lockdep is on."""
+    lockdep = mm.aids and mm.aids.lockdep
+    return lockdep.reclaim_state(mm, gfp_mask) if lockdep else nullcontext()
 
 
 def charge(mm: Mm, what: str) -> None:

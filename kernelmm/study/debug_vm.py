@@ -20,6 +20,7 @@ from physmem.structs.layout import Layout
 __all__ = ["DebugVm"]
 
 PAGE_ALLOC_C = "mm/page_alloc.c"
+SWAP_C = "mm/swap.c"
 INTERNAL_H = "mm/internal.h"
 MM_H = "include/linux/mm.h"
 GFP_H = "include/linux/gfp.h"
@@ -50,6 +51,11 @@ class DebugVm:
         """High memory has no address to return."""
         if gfp_mask & HIGHMEM:
             self.reporter.vm_bug_on("(gfp_mask & __GFP_HIGHMEM) != 0", PAGE_ALLOC_C, 2892)
+
+    def exact_node(self, mm: Mm, nid: int) -> None:
+        """``alloc_pages_exact_node``: there is such a node."""
+        if not 0 <= nid < mm.nr_node_ids or not mmzone.node_data(mm, nid):
+            self.reporter.vm_bug_on("nid < 0 || nid >= MAX_NUMNODES || !node_online(nid)", GFP_H, 322)
 
     def range(self, mm: Mm, page: int, zone: int, line: int) -> None:
         """A page that is split off, or handed out, lies in the zone it is taken from."""
@@ -112,7 +118,73 @@ class DebugVm:
         if page_fields.count(mm, at) <= 0:
             self.reporter.vm_bug_on_page(mm, page_at(mm, at), "atomic_read(&page->_count) <= 0", MM_H, 548)
 
+    def get_page_tail(self, mm: Mm, at: int, head_at: int, refcounted: bool) -> None:
+        """``__get_page_tail``: a tail belongs to a head that is in use, and is counted by its mapcount only.
+
+        :param refcounted: the tail's references are counted (not of a slab or hugetlb page)
+        """
+        is_head = page_fields.test_flag(mm, head_at, abi.PG_head)
+        if not refcounted and not is_head:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, head_at), "!PageHead(page_head)", SWAP_C, 300)
+        if page_fields.count(mm, head_at) <= 0:
+            condition = "atomic_read(&page->first_page->_count) <= 0"
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), condition, INTERNAL_H, 64)
+        if self.page_mapcount(mm, at) < 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "page_mapcount(page) < 0", MM_H, 531)
+        if page_fields.count(mm, at) != 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "atomic_read(&page->_count) != 0", MM_H, 532)
+        if not is_head:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, head_at), "!PageHead(page)", MM_H, 521)
+
+    def page_mapcount(self, mm: Mm, at: int) -> int:
+        """``page_mapcount``: of a page that is no slab's, which keeps something else there."""
+        if page_fields.test_flag(mm, at, abi.PG_slab):
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "PageSlab(page)", MM_H, 488)
+        return page_fields.mapcount(mm, at) + 1
+
+    def lru_cache_add(self, mm: Mm, page: int, line: int) -> None:
+        """A page that comes onto an LRU list is on none yet, and not both active and unevictable."""
+        flags = mm.as_u64[(address.page_off(mm, page) + abi.PAGE_FLAGS) >> 3]
+        if line == 662 and flags >> abi.PG_active & 1 and flags >> abi.PG_unevictable & 1:
+            self.reporter.vm_bug_on_page(mm, page, "PageActive(page) && PageUnevictable(page)", SWAP_C, line)
+        if flags >> abi.PG_lru & 1:
+            self.reporter.vm_bug_on_page(mm, page, "PageLRU(page)", SWAP_C, 663 if line == 662 else line)
+
     # -- a page is freed -----------------------------------------------------
+
+    def put_unrefcounted(self, mm: Mm, at: int, head_at: int) -> None:
+        """``put_unrefcounted_compound_page``: the tail of a slab or hugetlb page counts nothing itself."""
+        if not page_fields.test_flag(mm, head_at, abi.PG_head):
+            self.reporter.vm_bug_on_page(mm, page_at(mm, head_at), "!PageHead(page_head)", SWAP_C, 125)
+        if self.page_mapcount(mm, at) != 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "page_mapcount(page) != 0", SWAP_C, 126)
+
+    def put_last_by_tail(self, mm: Mm, head_at: int) -> None:
+        """A slab page is never given back through a tail."""
+        if page_fields.test_flag(mm, head_at, abi.PG_slab):
+            self.reporter.vm_bug_on_page(mm, page_at(mm, head_at), "PageSlab(page_head)", SWAP_C, 142)
+
+    def put_refcounted(self, mm: Mm, at: int) -> None:
+        """``put_refcounted_compound_page``: somebody has taken a reference through this tail."""
+        if self.page_mapcount(mm, at) <= 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "page_mapcount(page) <= 0", SWAP_C, 206)
+
+    def put_refcounted_done(self, mm: Mm, at: int, head_at: int) -> None:
+        """And noted it where tails do."""
+        if page_fields.count(mm, head_at) <= 0:
+            condition = "atomic_read(&page_head->_count) <= 0"
+            self.reporter.vm_bug_on_page(mm, page_at(mm, head_at), condition, SWAP_C, 208)
+        if page_fields.count(mm, at) != 0:
+            self.reporter.vm_bug_on_page(mm, page_at(mm, at), "atomic_read(&page->_count) != 0", SWAP_C, 209)
+
+    def put_dangling(self, mm: Mm, at: int) -> None:
+        """A tail's head is in use."""
+        self.reporter.vm_bug_on_page(mm, page_at(mm, at), "PageTail(page)", SWAP_C, 220)
+
+    def free_kmem_pages(self, mm: Mm, addr: int) -> None:
+        """``free_kmem_pages``: the address is one of a page frame."""
+        if not address.virt_addr_valid(mm, addr):
+            self.reporter.vm_bug_on("!virt_addr_valid((void *)addr)", PAGE_ALLOC_C, 2973)
 
     def guard_is_buddy(self, mm: Mm, buddy_at: int) -> None:
         """A guard page has no users."""

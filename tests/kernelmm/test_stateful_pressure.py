@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from kernelmm.core import fault
 from physmem import engine
-from tools.soak import EXPECTED, OPERATIONS, World
+from tools.soak import OPERATIONS, World, fail_nth
 
 NUMBER = st.integers(0, (1 << 20) - 1)
 
@@ -40,35 +39,16 @@ class Mixed(RuleBasedStateMachine):
 
 TestMixed = Mixed.TestCase
 TestMixed.settings = settings(
-    max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=4, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )
-
-
-def scenario(world: World) -> None:
-    """Some of everything that allocates."""
-    world.op_alloc(3, 0)
-    world.op_read(40, 7)
-    world.op_mmap(0, 20)
-    world.op_write(20, 100)
-    world.op_contig(9000, 300)
-    world.op_cma(100, 2)
-    world.op_mmap(1, 5)
-    world.op_compact(0, 0)
 
 
 def test_whichever_allocation_fails_nothing_is_lost():
     """The fault loop: the n-th allocation fails, for every n until the scenario is through without."""
     failed = 0
     for n in range(1, 1000):
-        world = World()
-        world.faults(interval=n, times=1)
-        try:
-            scenario(world)
-        except EXPECTED:
-            failed += 1
-        fired = world.mm.ram.u32(world.mm.var_fail_page_alloc + fault.TIMES) == 0
-        world.verify(whole=n % 25 == 1)
-        world.finish(whole=n % 25 == 1)
+        fired, ended, _ = fail_nth(n, whole=n % 25 == 1)
+        failed += ended
         if not fired:
             break
     else:
@@ -78,12 +58,22 @@ def test_whichever_allocation_fails_nothing_is_lost():
 
 
 @pytest.mark.skipif(engine.why_interpreted() is not None, reason="the compiled engine is not built")
-def test_both_engines_leave_the_same_bytes():
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--steps", "40", "--seed", "3", "--check-every", "1000", "--digest"),
+        ("--fail-nth", "1"),
+        ("--fail-nth", "60"),
+        ("--cpu-dead",),
+    ],
+)
+def test_both_engines_leave_the_same_bytes(arguments):
+    """What the operations, a scenario with a failure in it, and the notifier of a dead CPU do to all of memory."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tools.soak", "--steps", "40", "--seed", "3", "--check-every", "1000", "--digest"]
     outputs = []
     for name in engine.ENGINES:
         env = {"PHYSMEM_ENGINE": name, "PATH": "/usr/bin:/bin"}
+        command = [sys.executable, "-m", "tools.soak", *arguments]
         outputs.append(subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=True).stdout)
     assert outputs[0] == outputs[1]
-    assert len(outputs[0].splitlines()[-1]) == 64
+    assert len(outputs[0].split()[-1]) == 64

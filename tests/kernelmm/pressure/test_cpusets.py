@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import pytest
 
-from kernelmm import gfp
+from kernelmm import Machine, gfp
 from kernelmm.core import cpuset, entry, mmzone
-from kernelmm.pressure import cpusets, reclaim, writeback
+from kernelmm.pressure import cpusets, reclaim, stat, writeback
 from physmem import abi, address
 from physmem.errors import UsageError
 
 THISNODE = vars(gfp)["__GFP_THISNODE"]
 HARDWALL = vars(gfp)["__GFP_HARDWALL"]
 NORETRY = vars(gfp)["__GFP_NORETRY"]
+NOWARN = vars(gfp)["__GFP_NOWARN"]
 WRITE = vars(gfp)["__GFP_WRITE"]
 
 
@@ -144,3 +145,40 @@ def test_caller_that_may_not_wait_goes_to_the_other_node(two_nodes):
     scanned = lab.event("PGSCAN_DIRECT")
     assert node_of(lab, lab.alloc(gfp.GFP_NOWAIT)) == 1
     assert lab.event("PGSCAN_DIRECT") == scanned
+
+
+def test_a_machines_nodes_change_in_the_middle_of_an_allocation():
+    """get_mems_allowed's retry: node 1, the only one allowed, is full; its cpuset gets node 0 as the request fails."""
+    with Machine.boot("64M", nodes=2) as machine, machine.task(mems_allowed=0b10):
+        while machine.alloc_pages(gfp.GFP_USER | NORETRY | NOWARN, 0):
+            pass
+        seq = machine.mm.mems_allowed_seq
+        failures = []
+
+        def change(gfp_mask, order):
+            failures.append((gfp_mask, order))
+            machine.set_mems_allowed(0b01)
+
+        with machine.when_failing(change):
+            page = machine.alloc_page(gfp.GFP_USER | NORETRY | NOWARN)
+        assert mmzone.zone_nid(machine.mm, stat.zone_of(machine.mm, page)) == 0
+        assert failures == [(gfp.GFP_USER | NORETRY | NOWARN, 0)]
+        assert machine.mm.mems_allowed_seq == seq + 2
+        assert machine.mm.failing is None
+
+
+def test_a_change_that_leaves_a_node_does_not_begin_again():
+    """cpuset_change_task_nodemask: the sequence count stays, as a node was allowed all the time; the request fails."""
+    with Machine.boot("64M", nodes=2) as machine, machine.task(mems_allowed=0b10):
+        while machine.alloc_pages(gfp.GFP_USER | NORETRY | NOWARN, 0):
+            pass
+        failures = []
+
+        def change(gfp_mask, order):
+            failures.append(order)
+            machine.set_mems_allowed(0b11)
+
+        with machine.when_failing(change):
+            assert machine.alloc_page(gfp.GFP_USER | NORETRY | NOWARN) is None
+        assert failures == [0]
+        assert machine.alloc_page(gfp.GFP_USER | NORETRY | NOWARN)

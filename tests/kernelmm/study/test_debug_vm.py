@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from kernelmm import Machine, VmBugOn, gfp
+from kernelmm.core import entry
 from kernelmm.gfp import __GFP_COMP, GFP_KERNEL
+from kernelmm.pressure import lru
 from kernelmm.study.debug_vm import page_at
+from physmem import abi
 from physmem.errors import AddressError
 
 FLAGS, MAPCOUNT, COUNT = 0, 24, 28
@@ -66,6 +69,81 @@ def test_freeing_a_compound_page_by_another_order(machine: Machine) -> None:
         787,
         "VM_BUG_ON_PAGE(compound && compound_order(page) != order)",
     )
+
+
+@pytest.mark.parametrize(
+    ("where", "offset", "value", "expected"),
+    [
+        ("head", COUNT, 0xFFFFFFFF, (64, "VM_BUG_ON_PAGE(atomic_read(&page->first_page->_count) <= 0)")),
+        ("tail", MAPCOUNT, 0xFFFFFFFE, (531, "VM_BUG_ON_PAGE(page_mapcount(page) < 0)")),
+        ("tail", COUNT, 1, (532, "VM_BUG_ON_PAGE(atomic_read(&page->_count) != 0)")),
+        ("head", FLAGS, 0, (521, "VM_BUG_ON_PAGE(!PageHead(page))")),
+        ("tail", FLAGS, 1 << 15 | 1 << 7, (488, "VM_BUG_ON_PAGE(PageSlab(page))")),
+    ],
+)
+def test_get_page_of_a_tail(machine: Machine, where: str, offset: int, value: int, expected: tuple[int, str]) -> None:
+    """get_huge_page_tail and __get_page_tail_foll: one thing wrong at a time."""
+    head = take(machine, 2, GFP_KERNEL | __GFP_COMP)
+    machine.get_page(head + 64)
+    machine.put_page(head + 64)
+    write(machine, head + 64 * (where == "tail"), offset, value)
+    assert fails(machine.get_page, head + 64) == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "offset", "value", "expected"),
+    [
+        ("tail", MAPCOUNT, 0xFFFFFFFF, (206, "VM_BUG_ON_PAGE(page_mapcount(page) <= 0)")),
+        ("tail", COUNT, 1, (209, "VM_BUG_ON_PAGE(atomic_read(&page->_count) != 0)")),
+        ("head", COUNT, 0, (220, "VM_BUG_ON_PAGE(PageTail(page))")),
+        ("head", COUNT, 0xFFFFFFFF, (208, "VM_BUG_ON_PAGE(atomic_read(&page_head->_count) <= 0)")),
+    ],
+)
+def test_put_page_of_a_tail(machine: Machine, where: str, offset: int, value: int, expected: tuple[int, str]) -> None:
+    """put_refcounted_compound_page: a reference through the tail is in its mapcount, and in the head's count."""
+    head = take(machine, 2, GFP_KERNEL | __GFP_COMP)
+    machine.get_page(head + 64)
+    write(machine, head + 64 * (where == "tail"), offset, value)
+    assert fails(machine.put_page, head + 64) == expected
+
+
+def test_tails_of_slab_pages_are_not_counted(machine: Machine) -> None:
+    head = take(machine, 2, GFP_KERNEL | __GFP_COMP)
+    flags = machine.ram.u32(machine.dump.virt_to_phys(head))
+    write(machine, head, FLAGS, flags | 1 << 7)
+    machine.get_page(head + 64)
+    assert (machine.page(head)._count, machine.page(head + 64)._mapcount) == (2, -1)
+    write(machine, head + 64, MAPCOUNT, 0)
+    assert fails(machine.put_page, head + 64) == (126, "VM_BUG_ON_PAGE(page_mapcount(page) != 0)")
+    write(machine, head + 64, MAPCOUNT, 0xFFFFFFFF)
+    machine.put_page(head + 64)
+    assert fails(machine.put_page, head + 64) == (142, "VM_BUG_ON_PAGE(PageSlab(page_head))")
+    write(machine, head, FLAGS, 1 << 7)
+    assert fails(machine.put_page, head + 64) == (125, "VM_BUG_ON_PAGE(!PageHead(page_head))")
+    write(machine, head, COUNT, 1)
+    assert fails(machine.get_page, head + 64) == (300, "VM_BUG_ON_PAGE(!PageHead(page_head))")
+
+
+def test_a_page_comes_onto_an_lru_list_once(machine: Machine) -> None:
+    page = take(machine)
+    lru.lru_cache_add(machine.mm, page)
+    assert fails(lru.lru_cache_add, machine.mm, page) == (663, "VM_BUG_ON_PAGE(PageLRU(page))")
+    assert fails(lru.lru_cache_add_active_or_unevictable, machine.mm, page, True)[0] == 704
+    other = take(machine)
+    for flag in (abi.PG_active, abi.PG_unevictable):
+        lru.set_flag(machine.mm, other, flag)
+    condition = "VM_BUG_ON_PAGE(PageActive(page) && PageUnevictable(page))"
+    assert fails(lru.lru_cache_add, machine.mm, other) == (662, condition)
+
+
+def test_a_node_that_is_not_there_and_an_address_that_is_none(machine: Machine) -> None:
+    assert entry.alloc_pages_exact_node(machine.mm, 0, GFP_KERNEL, 0)
+    expected = (322, "VM_BUG_ON(nid < 0 || nid >= MAX_NUMNODES || !node_online(nid))")
+    for nid in (-1, 1, 64):
+        assert fails(entry.alloc_pages_exact_node, machine.mm, nid, GFP_KERNEL, 0) == expected
+    free_kmem_pages = entry.free_kmem_pages
+    assert fails(free_kmem_pages, machine.mm, 0x7FFF12345000, 0) == (2973, "VM_BUG_ON(!virt_addr_valid((void *)addr))")
+    free_kmem_pages(machine.mm, 0, 0)
 
 
 def test_a_free_buddy_in_use(machine: Machine) -> None:
