@@ -3,11 +3,11 @@
 
 The one room that owns bytes.  A :class:`Ram` is
 
-* *anonymous*: a machine of our own, private and not reserved, so that memory
-  nobody touches costs nothing;
-* *a file*: raw memory, shared with the file or copy-on-write over it;
-* *an image*: the contents of a memory image, loaded privately.  The image file
-  itself is never written to.
+* *a machine of our own*: private and not reserved, so that memory nobody
+  touches costs nothing;
+* *a raw file* or *an image*: its contents, loaded privately.  The file itself
+  is never written to, and never mapped: whoever cut it short would end this
+  process by a signal.
 
 What an image does not contain is *absent*: ``ranges`` knows it, and reading it
 through this class raises :class:`~physmem.errors.AbsentError` rather than
@@ -48,21 +48,18 @@ class Ram:
     :raises UsageError: the size cannot be
     """
 
-    def __init__(self, size: int, ranges: Ranges | None = None, *, _buffer: mmap.mmap | None = None) -> None:
+    def __init__(self, size: int, ranges: Ranges | None = None) -> None:
         if not 0 < size <= MAX_SIZE:
             raise UsageError(f"physical memory of {size:#x} bytes: must be above 0 and at most {MAX_SIZE:#x}")
         if size % PAGE_SIZE:
             raise UsageError(f"physical memory of {size:#x} bytes: not a multiple of the page size")
-        self._anonymous = _buffer is None
-        if _buffer is None:
-            try:
-                _buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
-            except OSError as error:
-                raise UsageError(f"physical memory of {size:#x} bytes: {error.strerror}") from None
+        try:
+            self.buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE)
+        except OSError as error:
+            raise UsageError(f"physical memory of {size:#x} bytes: {error.strerror}") from None
         self.size = size
         self.ranges = Ranges([(0, size)]) if ranges is None else ranges
-        self.buffer = _buffer
-        view = memoryview(_buffer)
+        view = memoryview(self.buffer)
         self.as_u8 = view
         self.as_s8 = view.cast("b")
         self.as_u16 = view.cast("H")
@@ -74,20 +71,24 @@ class Ram:
     # -- where it comes from -------------------------------------------------
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, writable: bool = False) -> Ram:
-        """A raw file as memory from physical address 0; copy-on-write unless ``writable``.
+    def from_file(cls, path: str | os.PathLike[str]) -> Ram:
+        """A private copy of a raw file as memory from physical address 0.
 
-        :raises ImageError: the file is empty, not a whole number of pages, or cannot be opened
+        :raises ImageError: the file is empty, not a whole number of pages, or cannot be read
         """
+        from physmem.image.base import Extent, MappedImage
+        from physmem.image.source import Source
+
         try:
-            with open(path, "r+b" if writable else "rb") as file:
+            with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size == 0 or size % PAGE_SIZE:
                     raise ImageError(path, f"{size} bytes are not a whole number of {PAGE_SIZE}-byte pages")
-                access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_COPY
-                return cls(size, _buffer=mmap.mmap(file.fileno(), size, access=access))
+                source = Source(os.fspath(path), file, "", private=False)
         except OSError as error:
             raise ImageError(path, error.strerror or str(error)) from None
+        with MappedImage(source, [Extent(0, size, 0)], (), {}) as image:
+            return cls.from_image(image)
 
     @classmethod
     def from_image(cls, image: Image, size: int = 0) -> Ram:
@@ -102,14 +103,11 @@ class Ram:
         if not image.size:
             raise ImageError(image.path, "contains no memory")
         ram = cls(size, image.ranges)
-        for phys, data in image.segments():
-            ram.as_u8[phys : phys + len(data)] = data
+        image.copy_into(ram.as_u8)
         return ram
 
     def untouched(self) -> Ranges:
         """Memory that is zeros because nobody has touched it, as far as the host tells; without touching it."""
-        if not self._anonymous:
-            return Ranges()
         base = np.frombuffer(self.as_u8, np.uint8).ctypes.data
         # Only what is present: asking costs as much as there is to ask about, and a hole may have terabytes.
         found: list[tuple[int, int]] = []

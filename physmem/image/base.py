@@ -22,8 +22,10 @@ __all__ = ["MAX_PHYS", "Extent", "Image", "MappedImage"]
 #: One past the highest physical address that x86-64 can have (Intel SDM 4.1.4, MAXPHYADDR).
 MAX_PHYS = 1 << 52
 
-# Bytes of memory that segments() yields at most.
+# Bytes of memory that segments() yields at most, and that copy_into() has in hand.
 _PIECE = 4 << 20
+_ROOM = 1 << 18
+_PAGE = 4096
 
 _U64 = struct.Struct("<Q")
 
@@ -83,6 +85,14 @@ class Image(ABC):
         kind = np.dtype(dtype)
         return np.frombuffer(self.read(phys, kind.itemsize * count), kind)
 
+    def copy_into(self, target: memoryview) -> None:
+        """Copy all present memory to where it belongs in ``target``, which is zeros and as large as the image.
+
+        Pages of zeros are not touched: memory that nobody has touched costs nothing.
+        """
+        for phys, data in self.segments():
+            copy_pages(phys, data, target)
+
     def fill(self, phys: int, room: memoryview) -> None:
         """Read as many bytes as there is room for from physical address ``phys`` on, into memory that is there."""
         room[:] = self.read(phys, len(room))
@@ -100,6 +110,18 @@ class Image(ABC):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def copy_pages(phys: int, data: memoryview, target: memoryview) -> None:
+    """Copy bytes from physical ``phys`` on into memory that is zeros, but for whole pages of zeros."""
+    # What is no whole page, at both ends.
+    first = min(-phys % _PAGE, len(data))
+    last = first + (len(data) - first) // _PAGE * _PAGE
+    octets = np.frombuffer(data[first:last], np.uint8)
+    words = octets.reshape(-1, _PAGE).view(np.uint64) if octets.ctypes.data % 8 == 0 else octets.reshape(-1, _PAGE)
+    used = np.flatnonzero(np.diff(words.any(axis=1), prepend=False, append=False)).reshape(-1, 2) * _PAGE + first
+    for start, end in [(0, first), *used.tolist(), (last, len(data))]:
+        target[phys + start : phys + end] = data[start:end]
 
 
 class Extent(NamedTuple):
@@ -167,6 +189,19 @@ class MappedImage(Image):
                 # Cut at multiples of the piece, so that no page is in two.
                 phys, upto = upto, min(end, (upto // _PIECE + 1) * _PIECE)
                 yield phys, self._source.view(offset + phys - start, upto - phys)
+
+    def copy_into(self, target: memoryview) -> None:
+        self._open()
+        room = memoryview(bytearray(_ROOM))
+        for start, end, offset in self._extents:
+            for begin, upto in self._source.data_in(offset, offset + end - start):
+                while begin < upto:
+                    phys = start + begin - offset
+                    # Cut at multiples of the room, so that no page is in two.
+                    size = min(upto - begin, _ROOM - phys % _ROOM)
+                    self._source.fill(begin, room[:size])
+                    copy_pages(phys, room[:size], target)
+                    begin += size
 
     def _open(self) -> None:
         if self._closed:

@@ -82,6 +82,11 @@ class Joined(Image):
         for image in self._images:
             yield from image.segments()
 
+    def copy_into(self, target: memoryview) -> None:
+        self._open()
+        for image in self._images:
+            image.copy_into(target)
+
     def _open(self) -> None:
         if self._closed:
             raise UsageError(f"{self.path}: the image is closed")

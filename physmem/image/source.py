@@ -14,12 +14,13 @@ mapped.  Either way, how much memory this takes does not depend on the image.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import stat
 import struct
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, BinaryIO, Protocol
 
@@ -103,6 +104,20 @@ class FileBytes:
         except OSError as error:
             raise ImageError(self._path, f"cannot be read: {error.strerror or error}", offset) from error
         self._check(offset, state, whole=done == len(room))
+
+    def data_in(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """What is no hole in the file, of [offset, end), in ascending order; all of it where nobody can tell."""
+        self._alive()
+        while offset < end:
+            try:
+                start = os.lseek(self._descriptor, offset, os.SEEK_DATA)
+                upto = os.lseek(self._descriptor, start, os.SEEK_HOLE)
+            except OSError as error:
+                start, upto = (end, end) if error.errno == errno.ENXIO else (offset, end)
+            if start < end:
+                yield start, min(upto, end)
+            offset = upto
+        self._check(end, _state(self._descriptor), whole=True)
 
     def _pread(self, offset: int, size: int) -> bytes:
         self._alive()
@@ -188,6 +203,10 @@ class Source:
             room[:] = memoryview(self.data)[offset : offset + len(room)]
         else:
             self.data.fill(offset, room)
+
+    def data_in(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts [start, end) of the file inside [offset, end) that may be other than zeros, ascending."""
+        return iter([(offset, end)]) if isinstance(self.data, mmap.mmap) else self.data.data_in(offset, end)
 
     def close(self) -> None:
         """Let go of the file.  Arrays and views of a mapping keep it alive until they are gone."""

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,8 @@ from hypothesis import strategies as st
 
 from physmem.errors import AbsentError, AddressError, ImageError, UsageError
 from physmem.image import open_image
+from physmem.image.base import Extent, MappedImage
+from physmem.image.source import Source
 from physmem.image.write import write_elf
 from physmem.ram import MAX_SIZE, Ram
 from physmem.ranges import Ranges
@@ -135,15 +140,59 @@ def test_an_array_is_a_live_view_that_cannot_be_written() -> None:
 # -- files and images ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("writable", [False, True])
-def test_a_raw_file(tmp_path: Path, writable: bool) -> None:
+def test_a_raw_file(tmp_path: Path) -> None:
     path = tmp_path / "ram"
     path.write_bytes(bytes(PAGE) + b"\x07" * PAGE)
-    ram = Ram.from_file(path, writable=writable)
+    ram = Ram.from_file(path)
     assert (ram.size, ram.u8(PAGE)) == (2 * PAGE, 7)
     ram.set_u8(0, 9)
     assert ram.u8(0) == 9
-    assert path.read_bytes()[0] == (9 if writable else 0)
+    assert path.read_bytes()[0] == 0
+
+
+def test_a_file_that_is_cut_short_later_is_no_matter(tmp_path: Path) -> None:
+    """Were it mapped, this process would die of it."""
+    path = tmp_path / "ram"
+    path.write_bytes(b"\x07" * 64 * PAGE)
+    ram = Ram.from_file(path)
+    os.truncate(path, 0)
+    assert ram.read(0, 64 * PAGE) == b"\x07" * 64 * PAGE
+
+
+@pytest.mark.parametrize("size", [0, PAGE, 40 * PAGE - 1])
+def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path, size: int) -> None:
+    write_elf(tmp_path / "image", Ram(40 * PAGE))
+    with open_image(tmp_path / "image") as image:
+        os.truncate(tmp_path / "image", size)
+        with pytest.raises(ImageError, match="image: .*was cut short while it was open"):
+            Ram.from_image(image)
+
+
+@given(
+    parts=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(1, 5 * PAGE)), min_size=1, max_size=6),
+    shift=st.integers(0, 5000),
+    holes=st.booleans(),
+)
+def test_loaded_memory_is_that_of_the_file(parts: list[tuple[int, int]], shift: int, holes: bool) -> None:
+    """Wherever data begins and ends, in the file and in memory; whether or not the host tells where there is none."""
+    with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        file.truncate((1 << 20) + 6 * PAGE)
+        for number, (at, size) in enumerate(parts):
+            file.seek(at)
+            file.write(bytes([number + 1]) * size)
+        file.flush()
+        if not holes:
+            patch.setattr(os, "lseek", refuse)
+        source = Source("image", file, "", private=False)
+        length = source.size - shift
+        with MappedImage(source, [Extent(shift // 2, shift // 2 + length, shift)], (), {}) as image:
+            ram = Ram.from_image(image)
+        file.seek(shift)
+        assert ram.read(shift // 2, length) == file.read()
+
+
+def refuse(*_: object) -> int:
+    raise OSError(errno.EINVAL, "no holes here")
 
 
 @pytest.mark.parametrize(("content", "reason"), [(b"", "0 bytes are not"), (b"x" * 5000, "5000 bytes are not")])

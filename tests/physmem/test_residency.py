@@ -31,9 +31,12 @@ def test_what_is_written_is_touched_and_nothing_else_far_away() -> None:
     assert all(ram.read(start, 1) == b"\0" for start, _ in ram.untouched())
 
 
-def test_a_file_is_another_thing(tmp_path: Path) -> None:
-    (tmp_path / "ram").write_bytes(b"x" * 8192)
-    assert Ram.from_file(tmp_path / "ram").untouched() == Ranges()
+def test_zeros_of_a_file_are_not_touched(tmp_path: Path) -> None:
+    size = 8 << 20
+    (tmp_path / "ram").write_bytes(bytes(size - 4096) + b"x" * 4096)
+    ram = Ram.from_file(tmp_path / "ram")
+    assert (ram.ranges - ram.untouched()).total() <= 2 << 20  # the host may use huge pages
+    assert (ram.u8(0), ram.u8(size - 1)) == (0, ord("x"))
 
 
 def test_where_the_host_does_not_tell(monkeypatch: pytest.MonkeyPatch) -> None:
