@@ -5,105 +5,199 @@ Three questions are asked of the bitmap: is the page there, how many are there
 below it (which is the number of its descriptor), and where does a run of pages
 end.  Each takes the time of looking at a few hundred bytes, whatever the size
 of the machine.
+
+The bitmap stays in its file: what is kept is how many bits are set in each of
+its pieces, and the pieces that were asked for last.  A hole in the file is read
+neither then nor later, so that what it costs to open a dump is decided by the
+file on the disk, and not by how much memory it claims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from physmem.ranges import Ranges
 
-__all__ = ["PageBitmap", "PageRanges"]
+__all__ = ["Bits", "InMemory", "PageBitmap", "PageRanges"]
 
 _PAGE_SHIFT = 12
-# Set bits are counted once for each block of so many bytes.
+# Inside a piece, set bits are counted once for each block of so many bytes.
 _BLOCK_SHIFT = 9
 _BLOCK = 1 << _BLOCK_SHIFT
-# Bytes of a bitmap that are taken apart at a time.
-_SLICE = 1 << 18
-# Pages of a bitmap whose runs are listed at a time.
-_WINDOW = 1 << 20
+# Bytes of a piece of a bitmap, which is read and taken apart as a whole, and how many are kept.
+_PIECE = 1 << 16
+_KEPT = 64
+
+
+class Bits(Protocol):
+    """The bytes of a bitmap: bit n, counted from the lowest of the first byte, is page n."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, where: slice, /) -> bytes:
+        """Bytes in the bitmap."""
+
+    def data(self) -> Iterator[tuple[int, int]]:
+        """Where there are bytes that may be other than zeros, ascending."""
+
+
+class InMemory:
+    """Bits of which the pieces that are not all zeros are in memory.
+
+    :param pieces: those, by number
+    :param size: bytes
+    """
+
+    def __init__(self, pieces: dict[int, bytes], size: int) -> None:
+        self._pieces = pieces
+        self._size = size
+
+    @classmethod
+    def of(cls, bits: bytes) -> InMemory:
+        """A bitmap that is all there."""
+        return cls({number: bits[at : at + _PIECE] for number, at in enumerate(range(0, len(bits), _PIECE))}, len(bits))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> bytes:
+        # Nobody asks for more than a piece, nor for parts of two.
+        start, end = where.start, min(where.stop, self._size)
+        first = start // _PIECE * _PIECE
+        piece = self._pieces.get(start // _PIECE)
+        return bytes(end - start) if piece is None else piece[start - first : end - first]
+
+    def data(self) -> Iterator[tuple[int, int]]:
+        for number in sorted(self._pieces):
+            yield number * _PIECE, min((number + 1) * _PIECE, self._size)
 
 
 class PageBitmap:
     """A set of page frames.
 
-    :param bits: bit n, counted from the lowest of the first byte, is page n
+    :param bits: which they are
     :param pages: how many bits count; what is behind them is ignored, what is missing is 0
     :ivar total: number of pages in the set
     """
 
-    def __init__(self, bits: bytes, pages: int) -> None:
-        bits = bits[: -(-pages // 8)]
-        if pages < 8 * len(bits):
-            bits = bits[:-1] + bytes([bits[-1] & ((1 << pages % 8) - 1)])
-        self.bits = bits
-        counts = (int.from_bytes(bits[i : i + _BLOCK], "little").bit_count() for i in range(0, len(bits), _BLOCK))
-        self._below = np.fromiter(accumulate(counts, initial=0), np.int64)
+    def __init__(self, bits: Bits, pages: int) -> None:
+        self._bits = bits
+        self._size = min(len(bits), -(-pages // 8))
+        self._last = pages % 8 if pages < 8 * self._size else 0
+        self._piece = lru_cache(maxsize=_KEPT)(self._load)
+        #: How many are in the pieces below each.
+        self._below = np.zeros(-(-self._size // _PIECE) + 1, np.int64)
+        done = 0
+        for start, end in bits.data():
+            for number in range(max(start // _PIECE, done), min(-(-end // _PIECE), len(self._below) - 1)):
+                self._below[number + 1] = int.from_bytes(self._read(number), "little").bit_count()
+                done = number + 1
+        np.cumsum(self._below, out=self._below)
         self.total = int(self._below[-1])
 
+    def _read(self, number: int) -> bytes:
+        """The bytes of a piece."""
+        data = self._bits[number * _PIECE : min((number + 1) * _PIECE, self._size)]
+        if self._last and (number + 1) * _PIECE >= self._size:
+            data = data[:-1] + bytes([data[-1] & ((1 << self._last) - 1)])
+        return data
+
+    def _load(self, number: int) -> tuple[bytes, list[int]]:
+        """The bytes of a piece, and how many pages are in the blocks below each of its blocks."""
+        if self._below[number] == self._below[number + 1]:
+            return b"", [0] * (_PIECE // _BLOCK + 2)
+        data = self._read(number)
+        counts = (int.from_bytes(data[i : i + _BLOCK], "little").bit_count() for i in range(0, len(data), _BLOCK))
+        return data, list(accumulate(counts, initial=0))
+
     def __contains__(self, pfn: int) -> bool:
-        return 0 <= pfn < 8 * len(self.bits) and bool(self.bits[pfn >> 3] >> (pfn & 7) & 1)
+        if not 0 <= pfn < 8 * self._size:
+            return False
+        number, at = divmod(pfn >> 3, _PIECE)
+        data = self._piece(number)[0]
+        return at < len(data) and bool(data[at] >> (pfn & 7) & 1)
 
     def rank(self, pfn: int) -> int:
         """How many pages of the set are below ``pfn``."""
-        if pfn >= 8 * len(self.bits):
+        if pfn >= 8 * self._size:
             return self.total
-        block = pfn >> _BLOCK_SHIFT + 3
+        number, at = divmod(pfn >> 3, _PIECE)
+        data, below = self._piece(number)
+        block = at >> _BLOCK_SHIFT
         start = block << _BLOCK_SHIFT
-        word = int.from_bytes(self.bits[start : (pfn >> 3) + 1], "little")
-        return int(self._below[block]) + (word & ((1 << pfn - 8 * start) - 1)).bit_count()
+        word = int.from_bytes(data[start : at + 1], "little") & (1 << 8 * (at - start) + (pfn & 7)) - 1
+        return int(self._below[number]) + below[block] + word.bit_count()
 
     @property
     def end(self) -> int:
         """One past the highest page of the set; 0 if it is empty."""
-        # The first block from which on nothing is counted any more.
-        block = int(np.searchsorted(self._below, self.total))
-        if block == 0:
+        # The first piece from which on nothing is counted any more.
+        number = int(np.searchsorted(self._below, self.total))
+        if number == 0:
             return 0
-        start = block - 1 << _BLOCK_SHIFT
-        return 8 * start + int.from_bytes(self.bits[start : start + _BLOCK], "little").bit_length()
+        return 8 * _PIECE * (number - 1) + int.from_bytes(self._piece(number - 1)[0], "little").bit_length()
 
     def first_missing(self, start: int, end: int) -> int | None:
         """The lowest of the pages [start, end) that is not in the set, or None."""
         if start < 0 and start < end:
             return start
         while start < end:
-            at = start >> 3
-            word = int.from_bytes(self.bits[at : at + _BLOCK], "little") >> (start & 7)
+            if start >= 8 * self._size:
+                return start
+            number, at = divmod(start >> 3, _PIECE)
+            data = self._piece(number)[0][at : at + _BLOCK]
+            word = int.from_bytes(data, "little") >> (start & 7)
             # Adding 1 carries through the run of ones that begins at bit 0.
             run = ((word + 1) & ~word).bit_length() - 1
-            if run < 8 * _BLOCK - (start & 7):
+            if run < 8 * len(data) - (start & 7) or not data:
                 return start + run if start + run < end else None
             start += run
         return None
 
+    def pieces(self, start: int, end: int) -> Iterator[npt.NDArray[np.int64]]:
+        """The runs of pages inside [start, end), as :meth:`runs`, but cut where a piece of the bitmap ends."""
+        start, end = max(start, 0), min(end, 8 * self._size)
+        each = 8 * _PIECE
+        first = start // each
+        used = np.flatnonzero(np.diff(self._below[first : max(-(-end // each), first) + 1])) + first
+        for number in used.tolist():
+            low, high = max(number * each, start), min((number + 1) * each, end)
+            data = self._piece(number)[0]
+            if self._below[number + 1] - self._below[number] == 8 * len(data):
+                yield np.array([[low, high]], np.int64)
+                continue
+            bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+            # A run begins and ends where a bit differs from the one before.
+            changes = np.diff(bits[low - number * each : high - number * each], prepend=0, append=0)
+            yield np.flatnonzero(changes).reshape(-1, 2) + low
+
     def runs(self, start: int, end: int) -> npt.NDArray[np.int64]:
         """The runs of pages of the set inside [start, end): rows (first page, one past the last), ascending."""
-        start, end = max(start, 0), min(end, 8 * len(self.bits))
         pieces = [np.empty((0, 2), np.int64)]
-        for first in range(start >> 3, -(-end // 8), _SLICE):
-            base = max(8 * first, start)
-            upto = min(8 * (first + _SLICE), end)
-            count = self.rank(upto) - self.rank(base)
-            if count in (0, upto - base):
-                edges = np.array([[base, upto]] if count else [], np.int64).reshape(-1, 2)
-            else:
-                octets = np.frombuffer(self.bits, np.uint8, -(-upto // 8) - first, first)
-                bits = np.unpackbits(octets, bitorder="little")[base - 8 * first : upto - 8 * first]
-                # A run begins and ends where a bit differs from the one before.
-                edges = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2) + base
+        for edges in self.pieces(start, end):
             last = pieces[-1]
             if len(last) and len(edges) and last[-1, 1] == edges[0, 0]:
                 edges[0, 0] = last[-1, 0]
                 pieces[-1] = last[:-1]
             pieces.append(edges)
         return np.concatenate(pieces)
+
+    def only(self, which: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]) -> PageBitmap:
+        """The pages of the set of which something is true; ``which`` is asked of all, in ascending order."""
+        kept: dict[int, bytes] = {}
+        for number in np.flatnonzero(np.diff(self._below)).tolist():
+            bits = np.unpackbits(np.frombuffer(self._piece(number)[0], np.uint8), bitorder="little")
+            pages = np.flatnonzero(bits)
+            bits[pages] = which(pages + 8 * _PIECE * number)
+            if bits.any():
+                kept[number] = np.packbits(bits, bitorder="little").tobytes()
+        return PageBitmap(InMemory(kept, self._size), 8 * self._size)
 
 
 class PageRanges(Ranges):
@@ -122,7 +216,7 @@ class PageRanges(Ranges):
         # Only called for what is not there yet.
         if name not in ("_starts", "_ends"):
             raise AttributeError(name)
-        runs = self._bitmap.runs(0, 8 * len(self._bitmap.bits)) << _PAGE_SHIFT
+        runs = self._bitmap.runs(0, self._bitmap.end) << _PAGE_SHIFT
         self._starts = runs[:, 0].tolist()
         self._ends = runs[:, 1].tolist()
         return getattr(self, name)
@@ -130,8 +224,8 @@ class PageRanges(Ranges):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         # Without the lists, which would be the size of the dump's page array.
         start = end = 0
-        for first in range(0, 8 * len(self._bitmap.bits), _WINDOW):
-            for begin, upto in self._bitmap.runs(first, first + _WINDOW).tolist():
+        for runs in self._bitmap.pieces(0, self._bitmap.end):
+            for begin, upto in runs.tolist():
                 if begin != end and start < end:
                     yield start << _PAGE_SHIFT, end << _PAGE_SHIFT
                 start, end = start if begin == end and start < end else begin, upto

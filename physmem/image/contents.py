@@ -7,6 +7,7 @@ kind of it, a flattened one (``physmem.image.flattened``) the other.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,26 @@ import numpy.typing as npt
 from physmem.errors import ImageError
 from physmem.image.source import Sliceable, Source
 
-__all__ = ["Contents"]
+__all__ = ["Contents", "Part"]
+
+
+class Part:
+    """Some bytes of a file, as if they were all."""
+
+    def __init__(self, contents: Contents, offset: int, size: int) -> None:
+        self._contents, self._offset, self._size = contents, offset, size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, where: slice) -> bytes:
+        """Bytes in this part."""
+        return self._contents.data[self._offset + where.start : self._offset + where.stop]
+
+    def data(self) -> Iterator[tuple[int, int]]:
+        """Where there may be other bytes than zeros."""
+        for start, end in self._contents.data_in(self._offset, self._offset + self._size):
+            yield start - self._offset, end - self._offset
 
 
 class Contents:
@@ -45,6 +65,15 @@ class Contents:
         """``count`` elements of ``dtype`` at ``offset``, read-only; ImageError if the file ends before."""
         kind = np.dtype(dtype)
         return np.frombuffer(self.read(offset, kind.itemsize * count, what), kind)
+
+    def part(self, offset: int, size: int, what: str) -> Part:
+        """The same as :meth:`read`, to be read as it is needed."""
+        self._check(offset, size, what)
+        return Part(self, offset, size)
+
+    def data_in(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """The parts [start, end) inside [offset, end) that may be other than zeros, ascending."""
+        return self._source.data_in(offset, end)
 
     def close(self) -> None:
         """Let go of the file."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import tempfile
 from array import array
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -67,6 +68,13 @@ class Flattened(Contents):
                 start = upto
             index += 1
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def data_in(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """What was written of [offset, end)."""
+        first = int(np.searchsorted(self._ends, offset, "right"))
+        last = int(np.searchsorted(self._starts, end))
+        for start, upto in zip(self._starts[first:last].tolist(), self._ends[first:last].tolist(), strict=True):
+            yield max(start, offset), min(upto, end)
 
     def restored(self, max_size: int) -> Source:
         """The file that is meant, put together in a temporary file: for formats that have to be mapped.

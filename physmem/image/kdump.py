@@ -48,8 +48,6 @@ _CACHED = 512
 _PIECE = 256
 # Pages whose data is read from the file in one piece.
 _TOGETHER = 1 << 10
-# Bytes of the bitmap that are looked at in one piece.
-_SLICE = 1 << 16
 
 _U64 = struct.Struct("<Q")
 
@@ -100,7 +98,7 @@ class Kdump(Image):
         self.format = f"{header.name} ({contents.kind})" if contents.kind else header.name
         self.span = header.start << _SHIFT, header.end << _SHIFT
         # The descriptors are counted in the file's bitmap, whether or not the pages are there.
-        self._described = PageBitmap(contents.read(*header.bitmap, "the bitmap"), header.pages)
+        self._described = PageBitmap(contents.part(*header.bitmap, "the bitmap"), header.pages)
         self._first = self._described.rank(header.start)
         self._descriptors = header.descriptors
         count = self._described.rank(header.end) - self._first
@@ -117,7 +115,7 @@ class Kdump(Image):
     def frames(self) -> Ranges | None:  # type: ignore[override]
         if self._frames is None:
             return None
-        return PageRanges(PageBitmap(self._contents.read(*self._frames, "the bitmap"), self._frames_count))
+        return PageRanges(PageBitmap(self._contents.part(*self._frames, "the bitmap"), self._frames_count))
 
     @property
     def size(self) -> int:
@@ -238,25 +236,24 @@ class Kdump(Image):
         damaged = bool(header.status & fmt.INCOMPLETE) or not self._written(max(count - 1024, 0), count).all()
         if count == described.total and not damaged:
             return described, ()
-        bits = bytearray(len(described.bits))
         number = lost = 0
-        for first in range(header.start >> 3, -(-header.end // 8), _SLICE):
-            end = min(first + _SLICE, len(bits))
-            present = np.unpackbits(np.frombuffer(described.bits, np.uint8, end - first, first), bitorder="little")
-            present[: max(header.start - 8 * first, 0)] = 0
-            present[max(header.end - 8 * first, 0) :] = 0
+
+        def written(pages: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+            nonlocal number, lost
+            inside = (pages >= header.start) & (pages < header.end)
             if damaged:
-                pages = np.flatnonzero(present)
-                written = self._written(number, number + len(pages))
-                present[pages] = written
-                number += len(pages)
-                lost += len(pages) - int(np.count_nonzero(written))
-            bits[first:end] = np.packbits(present, bitorder="little").tobytes()
+                here = int(np.count_nonzero(inside))
+                inside[inside] = self._written(number, number + here)
+                number += here
+                lost += here - int(np.count_nonzero(inside))
+            return inside
+
+        present = described.only(written)
         ignored: tuple[str, ...] = ()
         if damaged:
             why = "there was no room for them" if header.status & fmt.INCOMPLETE else "the file was cut short"
             ignored = (f"{lost} of {count} pages are not in the file: {why}",)
-        return PageBitmap(bytes(bits), header.pages), ignored
+        return present, ignored
 
     def _written(self, first: int, end: int) -> npt.NDArray[np.bool_]:
         """Which of the pages with the descriptors [first, end) have their data in the file."""

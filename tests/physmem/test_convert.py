@@ -133,7 +133,7 @@ def test_the_first_bitmap_is_carried_over(makers: ModuleType, tmp_path: Path) ->
     """Which says what memory the machine had."""
     (tmp_path / "a").write_bytes(makers.make_kdump({1: b"1" * 4096}, 20))
     with open_image(tmp_path / "a") as a:
-        frames = a.frames
+        frames = Ranges(a.frames)
     assert physmem("convert", tmp_path / "a", "-o", tmp_path / "b.kdump").exit_code == 0
     with open_image(tmp_path / "b.kdump") as b:
         assert b.frames == frames

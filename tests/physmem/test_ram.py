@@ -164,7 +164,7 @@ def test_a_file_that_is_cut_short_while_it_is_loaded(tmp_path: Path, size: int) 
     write_elf(tmp_path / "image", Ram(40 * PAGE))
     with open_image(tmp_path / "image") as image:
         os.truncate(tmp_path / "image", size)
-        with pytest.raises(ImageError, match="image: .*was cut short while it was open"):
+        with pytest.raises(ImageError, match=r"image: .*was cut short while it was open"):
             Ram.from_image(image)
 
 

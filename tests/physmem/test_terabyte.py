@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 from physmem.dump import open_dump
+from physmem.image import open_image
 
 DATA = Path(__file__).parents[1] / "data" / "vmcores"
 PFNS = (1 << 40) >> 12
@@ -90,3 +91,48 @@ def test_free_lists(image: str) -> None:
     text, memory = verb("buddyinfo", image)
     assert text.split() == (DATA / "deb61-256m" / "buddyinfo_at_dump.txt").read_text().split()
     assert memory < 150
+
+
+@pytest.fixture
+def claimed(makers: ModuleType, tmp_path: Path) -> Path:
+    """A dump of a few pages that says it is of 2^52 bytes: its two bitmaps, 128 GiB each, are holes in the file."""
+    pages = {7: b"\7" * PAGE, 9: b"\x09" * PAGE}
+    small = bytes(makers.make_kdump(pages, 100))
+    bitmap, end = 2 * PAGE, (1 << 40) - 1
+    size = 1 << 37
+    header = bytearray(small[:bitmap])
+    struct.pack_into("<I", header, 436, 2 * size // PAGE)
+    struct.pack_into("<Q", header, PAGE + 96, end)
+    path = tmp_path / "claims.kdump"
+    shift = 2 * size - 2 * PAGE
+    with path.open("wb") as file:
+        file.write(header)
+        file.seek(bitmap + size)
+        file.write(small[bitmap + PAGE : bitmap + 2 * PAGE])
+        file.seek(bitmap + 2 * size)
+        descriptors = bytearray(small[bitmap + 2 * PAGE :])
+        for at in range(0, 2 * 24, 24):
+            struct.pack_into("<Q", descriptors, at, struct.unpack_from("<Q", descriptors, at)[0] + shift)
+        file.write(descriptors)
+    return path
+
+
+def test_memory_that_is_only_claimed_costs_nothing(claimed: Path, tmp_path: Path) -> None:
+    with open_image(claimed) as image:
+        assert list(image.ranges) == [(7 * PAGE, 8 * PAGE), (9 * PAGE, 10 * PAGE)]
+        assert image.read(9 * PAGE, PAGE) == b"\x09" * PAGE
+        assert image.frames is not None
+        assert image.frames.total() == 0
+    out = tmp_path / "out.lime"
+    text, memory = verb("convert", str(claimed), "-o", str(out))
+    assert memory < 150
+    assert "8192 bytes of memory" in text
+
+
+def test_what_has_no_page_array_is_not_checked(image: str) -> None:
+    """The node says that it reaches up to 1 TiB, and nothing is wrong with the pages that there are."""
+    text, memory = verb("check", image)
+    assert memory < 150
+    told = [line for line in text.splitlines() if line.startswith("not checked: ")]
+    assert any("page_zone" in line and f"pfn {PFNS:#x}" in line for line in told)
+    assert not text.startswith("clean")

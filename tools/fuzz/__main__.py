@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
 def fuzz(target: Target, runs: int, work: Path, seed: int, limit: int) -> Outcome:
     """Run one parser in a process of its own."""
     command = [sys.executable, "-m", "tools.fuzz.worker", target.name, str(work / target.name)]
-    command += [f"-runs={runs}", f"-seed={seed}", f"-timeout={limit}", "-rss_limit_mb=1500", "-print_final_stats=0"]
+    command += [f"-runs={runs}", f"-seed={seed}", f"-timeout={limit}", "-rss_limit_mb=8000", "-print_final_stats=0"]
     (work / f"{target.name}.count").unlink(missing_ok=True)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     log = work / f"{target.name}.log"

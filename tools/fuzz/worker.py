@@ -21,7 +21,7 @@ with atheris.instrument_imports(include=["physmem", "kernelmm.study.script"]):
 #: What an input may take.
 _ROOM = 256 << 20
 #: Inputs between two looks at what the process has.
-_LOOK = 256
+_LOOK = 64
 
 
 def _limit_memory() -> None:

@@ -31,9 +31,21 @@ def check_pages(subject: Subject, report: Report) -> None:
     absent = array.mapped.difference(array.present)
     if absent:
         report.skip(RULES, f"{absent.total()} struct pages, from pfn {next(iter(absent))[0]} on, are not in the image")
+    _skip_unmapped(subject, report)
     for start, pages in array.scan(["flags", "mapping", subject.format.count, subject.format.mapcount]):
         _check_zones(subject, report, start, pages)
         _check_free(subject, report, start, pages)
+
+
+def _skip_unmapped(subject: Subject, report: Report) -> None:
+    """Name the memory that is claimed and has no page array: no healthy kernel has any."""
+    mapped, top = subject.lists.links.array.mapped, subject.dump.max_pfn
+    if mapped.end < top:
+        report.skip(RULES, f"the nodes reach up to pfn {top:#x}, the page array to pfn {mapped.end:#x}")
+    for zone in subject.zones:
+        there = mapped.clip(zone.start_pfn, zone.end_pfn).total()
+        if there < zone.present:
+            report.skip(RULES, f"{zone} has {zone.present} pages present, {there} of them in the page array")
 
 
 def _check_zones(subject: Subject, report: Report, start: int, pages: npt.NDArray[np.void]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physmem.image.bitmap import PageBitmap, PageRanges
+from physmem.image.bitmap import InMemory, PageBitmap, PageRanges
 from physmem.ranges import Ranges
 
 PAGE = 4096
@@ -20,7 +20,7 @@ def bitmap_of(pfns: set[int], pages: int = 9100) -> PageBitmap:
     bits = bytearray(-(-pages // 8) + 3)
     for pfn in pfns:
         bits[pfn >> 3] |= 1 << (pfn & 7)
-    return PageBitmap(bytes(bits), pages)
+    return PageBitmap(InMemory.of(bytes(bits)), pages)
 
 
 @given(SPREAD, st.integers(0, 9200))
@@ -41,14 +41,14 @@ def test_gaps_and_runs(pfns: set[int], start: int, end: int) -> None:
 
 
 def test_runs_across_the_pieces_that_are_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("physmem.image.bitmap._SLICE", 2)
+    monkeypatch.setattr("physmem.image.bitmap._PIECE", 2)
     bitmap = bitmap_of({3, 15, 16, 17, 31, 32, 60})
     assert bitmap.runs(0, 100).tolist() == [[3, 4], [15, 18], [31, 33], [60, 61]]
     assert bitmap.runs(16, 32).tolist() == [[16, 18], [31, 32]]
 
 
 def test_a_long_run() -> None:
-    bitmap = PageBitmap(b"\xff" * 5000, 40000)
+    bitmap = PageBitmap(InMemory.of(b"\xff" * 5000), 40000)
     assert bitmap.first_missing(3, 40000) is None
     assert bitmap.first_missing(3, 40001) == 40000
     assert bitmap.rank(39999) == 39999
@@ -57,14 +57,14 @@ def test_a_long_run() -> None:
 
 @pytest.mark.parametrize("pages", range(1, 17))
 def test_bits_beyond_the_last_page_do_not_count(pages: int) -> None:
-    bitmap = PageBitmap(b"\xff\xff\xff", pages)
+    bitmap = PageBitmap(InMemory.of(b"\xff\xff\xff"), pages)
     assert (bitmap.total, bitmap.end, bitmap.rank(1000)) == (pages, pages, pages)
     assert pages - 1 in bitmap
     assert pages not in bitmap
 
 
 def test_nothing() -> None:
-    bitmap = PageBitmap(b"", 0)
+    bitmap = PageBitmap(InMemory.of(b""), 0)
     assert (bitmap.total, bitmap.end, bitmap.rank(5), 0 in bitmap, -1 in bitmap) == (0, 0, 0, False, False)
     assert bitmap.first_missing(0, 1) == 0
     assert bitmap.first_missing(-5, 1) == -5
