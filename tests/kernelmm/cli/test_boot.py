@@ -23,8 +23,10 @@ from kernelmm.debug.access import PageFault
 from kernelmm.machine import Machine
 from physmem.cli import main as physmem
 from physmem.dump import open_dump
+from physmem.e820 import MemoryMap
 from physmem.errors import UsageError
 from physmem.inspect.check import check
+from physmem.ranges import Ranges
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -283,6 +285,46 @@ def test_memory_at_both_ends_of_the_address_space(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "nodes", "options"),
+    [
+        # Sizes that no order divides.
+        ("0x0-0x9fbff usable\n0x100000-0x10fffff usable\n", [0], []),
+        ("0x0-0x40000fff usable\n", [0], []),
+        # Ends inside a page: the page is no memory; and memory that begins and ends in the middle of one.
+        ("0x0-0x3ffffff usable\n0x4000000-0x5000800 usable\n0x5001000-0x7ffffff usable\n", [0], ["--cma", "8M"]),
+        ("0x100001-0x3fffffe usable\n", [0], []),
+        # A node in two parts, around another's.
+        (
+            "0x0-0x3ffffff usable\n0x10000000-0x13ffffff usable\n0x20000000-0x23ffffff usable\n"
+            "node 0: 0x0-0x3ffffff\nnode 1: 0x10000000-0x13ffffff\nnode 0: 0x20000000-0x23ffffff\n",
+            [0, 1],
+            [],
+        ),
+        # Reserved ranges that overlap, repeat, leave memory, cover the kernel's image.
+        (
+            "0x0-0x3ffffff usable\n",
+            [0],
+            [*("--reserve", "4M@32M", "--reserve", "6M@30M", "--reserve", "4M@32M"), "--reserve", "4M@1T"],
+        ),
+        ("0x0-0x3ffffff usable\n", [0], ["--reserve", "16M@16M", "--reserve", "1@63M"]),
+        # More for the kernel than there is: nothing is left to be movable.
+        ("0x0-0x3ffffff usable\n", [0], ["--kernelcore", "1G"]),
+    ],
+)
+def test_odd_machines(tmp_path: Path, text: str, nodes: list[int], options: list[str]) -> None:
+    """All of the memory that can be used is, and no page is counted twice."""
+    (tmp_path / "map").write_text(text)
+    zones, _ = boot("--e820", tmp_path / "map", *options, "-o", tmp_path / "m.vmcore")
+    with open_dump(tmp_path / "m.vmcore") as dump:
+        assert sorted(dump.pgdats) == nodes
+        assert not check(dump).findings
+        frames = MemoryMap.from_text(text).usable - Ranges([(0, 4096), (640 << 10, 1 << 20)])
+        whole = sum(max((end >> 12) - -(-start >> 12), 0) for start, end in frames)
+    assert pages(zones) == whole
+    assert 0 < pages(zones, "free") <= pages(zones, "managed") < whole
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--mem", "12Q"], "suffixes"),
@@ -295,6 +337,9 @@ def test_memory_at_both_ends_of_the_address_space(tmp_path: Path) -> None:
         (["--mem", "2M"], "too little memory"),
         (["--cma", "x"], "suffixes"),
         (["--cma", "1G"], "no such piece of memory"),
+        (["--movablecore", "16M", "--nodes", "2", "--mem", "64M", "--cma", "8M"], "is not in one zone"),
+        (["--mem", "16M", "--reserve", "64M@0"], "too little memory"),
+        (["--nodes", "65", "--mem", "1G"], "at most 64"),
         (["--movablecore", "1T"], "movablecore=0x10000000000: the machine has"),
         (["--limit", "12Q"], "suffixes"),
         (["--reserve", "4M"], "expected SIZE@START"),
@@ -341,6 +386,7 @@ def test_what_cannot_be(arguments: list[str], message: str, tmp_path: Path) -> N
         ("0x0-0x3ffffff usable\nnode 0: 0x0-0x1ffffff\n", "belongs to no node"),
         ("0x0-0x3ffffff usable\nnode 1: 0x0-0x3ffffff\n", "node 0 is missing"),
         ("", "no usable memory"),
+        ("0x0-0x3ffffff usable\nnode 0: 0x0-0x3ffffff\nnode 1: 0x4000000-0x4ffffff\n", "node 1 has no usable memory"),
     ],
 )
 def test_maps_that_cannot_be(text: str, message: str, tmp_path: Path) -> None:
