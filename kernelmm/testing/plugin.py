@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from physmem.errors import PhysmemError
+
 if TYPE_CHECKING:
     from kernelmm.testing.watched import WatchedMachine
 
@@ -63,11 +65,26 @@ def machine(request: pytest.FixtureRequest) -> Generator[WatchedMachine, None, N
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """After the test itself: what it did to its machine."""
-    result = yield
-    if _KEY in item.stash:
-        watched, wanted = item.stash[_KEY]
-        report = watched.report(leaks=wanted["leaks"] == "forbidden", check=wanted["check"])
+    """After the test itself: what it did to its machine.  A failure of the test's own comes first, and stays it."""
+    try:
+        result = yield
+    except (Exception, pytest.fail.Exception):
+        report = _report(item)
         if report:
-            pytest.fail(report, pytrace=False)
+            item.add_report_section("call", "machine", f"what the test did to its machine, until it failed\n{report}")
+        raise
+    report = _report(item)
+    if report:
+        pytest.fail(report, pytrace=False)
     return result
+
+
+def _report(item: pytest.Item) -> str:
+    """What is wrong with a test's machine; empty if nothing is, or it has none."""
+    if _KEY not in item.stash:
+        return ""
+    watched, wanted = item.stash[_KEY]
+    try:
+        return watched.report(leaks=wanted["leaks"] == "forbidden", check=wanted["check"])
+    except PhysmemError as error:
+        return f"its memory is too damaged to be looked at: {error}"

@@ -111,7 +111,28 @@ def _image(oracle: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("IMAGE", str(oracle("n128_s1").a))
 
 
-def test_a_failure_of_the_tests_own_comes_first(run: Callable[..., pytest.RunResult]) -> None:
-    result = run("def test_own(machine):\n    machine.alloc_pages(GFP_KERNEL)\n    assert 1 == 2\n")
+def test_a_failure_of_the_tests_own_comes_first_and_the_report_is_beside_it(
+    run: Callable[..., pytest.RunResult],
+) -> None:
+    body = "def test_own(machine):\n    machine.alloc_pages(GFP_KERNEL)\n    assert 1 == 2\n"
+    skip = "def test_skip(machine):\n    machine.alloc_pages(GFP_KERNEL)\n    pytest.skip('not today')\n"
+    result = run(f"{body}{skip}", "-rfs")
+    result.assert_outcomes(failed=1, skipped=1)
+    result.stdout.fnmatch_lines(
+        ["*assert 1 == 2", "*- Captured machine call -*", "1 leak:", "*1 page at pfn *, allocated at *.py:4 in *"]
+    )
+    result.stdout.fnmatch_lines(["FAILED *::test_own*"])
+
+
+def test_a_machine_that_cannot_be_looked_at(run: Callable[..., pytest.RunResult]) -> None:
+    result = run(
+        """
+def test_wiped(machine):
+    machine.ram.write(machine.dump.virt_to_phys(machine.dump.symbols["node_data"]), bytes(64))
+    for name in ("pgdats", "max_pfn", "memmap"):
+        machine.dump.__dict__.pop(name, None)
+    assert False
+"""
+    )
     result.assert_outcomes(failed=1)
-    result.stdout.no_fnmatch_line("*leak*")
+    result.stdout.fnmatch_lines(["*assert False", "*node_data: 0 nodes*"])
