@@ -41,7 +41,7 @@ from kernelmm.validate.ends import Pages, differences
 from kernelmm.validate.findings import KINDS, Finding, Leak
 from kernelmm.validate.history import Allocation
 from kernelmm.validate.origin import Origin
-from kernelmm.validate.tracefile import TraceFile
+from kernelmm.validate.tracefile import TraceFile, named
 from physmem.errors import UsageError
 
 __all__ = ["Ledger"]
@@ -111,7 +111,7 @@ class Ledger:
 
     def read(self, trace: TraceFile) -> None:
         """Follow a trace to its end; raises UsageError."""
-        self.path = trace.path
+        self.path = named(trace.path)
         cells, who, batched = self._cells, self._who, self._batch
         last = before = b""
         blank = 0
@@ -196,7 +196,7 @@ class Ledger:
 
     def _event(self, trace: TraceFile, line: int, task: bytes, event: bytes, pfn: int, order: int, gfp: bytes) -> None:
         if pfn >> _PFN_BITS:
-            raise UsageError(f"{trace.path}: line {line}: expected a PFN of {_PFN_BITS} bits, found {pfn:#x}")
+            raise UsageError(f"{named(trace.path)}: line {line}: expected a PFN of {_PFN_BITS} bits, found {pfn:#x}")
         if event == b"alloc":
             if pfn == 0:
                 self.failed += 1

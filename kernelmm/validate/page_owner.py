@@ -5,25 +5,33 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 
 from kernelmm.validate.ledger import Ledger
-from kernelmm.validate.tracefile import TraceFile
+from kernelmm.validate.tracefile import TraceFile, named, opened
 from physmem.errors import UsageError
 
 __all__ = ["history", "is_page_owner", "read"]
 
 _FIRST = re.compile(
     rb"^Page allocated via order (\d+), mask (0x[0-9a-fA-F]+)(?:\(([^)]*)\))?"
-    rb"(?:, pid (\d+)(?:, tgid \d+)?(?: \(([^)]*)\))?)?"
+    rb"(?:, pid (\d+)(?:, tgid \d+)?(?: \((.*?)\)(?=,|\s*$))?)?"
 )
+_START = b"Page allocated via order "
 _PFN = re.compile(rb"^PFN (0x[0-9a-fA-F]+|\d+) ")
 
 
 def is_page_owner(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as a page_owner dump does; False if it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return file.read(27).startswith(b"Page allocated via order ")
+        if path == "-":
+            # What is only looked at is still there for whoever reads it.
+            peek = getattr(sys.stdin.buffer, "peek", None)
+            start: bytes = b"" if peek is None else peek(len(_START))
+        else:
+            with open(path, "rb") as file:
+                start = file.read(len(_START))
+        return start.startswith(_START)
     except OSError:
         return False
 
@@ -33,11 +41,11 @@ def read(path: str | os.PathLike[str], *, skip_bad: bool = False) -> tuple[Ledge
 
     :raises UsageError: it cannot be read, or is malformed; with the line and what was expected
     """
-    name = os.fspath(path)
+    name = named(os.fspath(path))
     ledger, bad = Ledger(name), 0
     first: re.Match[bytes] | None = None
     try:
-        with open(path, "rb") as file:
+        with opened(os.fspath(path)) as file:
             for number, line in enumerate(file, 1):
                 match = _PFN.match(line) if first else None
                 if first is not None and match:

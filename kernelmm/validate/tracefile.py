@@ -18,12 +18,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO, NamedTuple
 
 from physmem.errors import UsageError
 
-__all__ = ["EVENTS", "Line", "TraceFile"]
+__all__ = ["EVENTS", "Line", "TraceFile", "named", "opened"]
 
 #: The events that are understood, and what their lines look like.
 EVENTS = {
@@ -53,8 +53,8 @@ _KMEM = _HEAD + rb"mm_page_(\w+): +(?:" + _FIELDS[0] + rb") +" + _FIELDS[1]
 _ANY = re.compile(_KMEM + rb"|^([^\n]*)$", re.MULTILINE)
 _OTHER = re.compile(_HEAD + rb"(?:[\w]+:)?([\w.]+)(?:: ?(.*)|\(.*)$")
 _LATENCY = re.compile(rb"^ *(\S.{0,20}?-\d+) +\d+[a-zA-Z.#0-9]{4,6} +(\d+)us[^:]*: +(?:kmem:)?(\w+): ?(.*)$")
-_LOST = re.compile(rb"^\s*(?:CPU:\s*\d+ )?\[LOST \d+ EVENTS\]|^CPU \d+ is empty|^.*\bLost \d+ events")
-_PASSED = re.compile(rb"^\s*(?:#.*|cpus=\d+|version = \d+|=> .*|)\s*$")
+_LOST = re.compile(rb"^\s*(?:CPU:\s*\d+ )?\[(?:LOST )?(?:\d+ )?EVENTS(?: DROPPED)?\]|^.*\bLost \d+ events")
+_PASSED = re.compile(rb"^\s*(?:#.*|cpus=\d+|CPU \d+ is empty|version = \d+|=> .*|)\s*$")
 #: A stack below an event: a line of ftrace's that begins it, and lines of perf's.
 _STACK = re.compile(rb"^.*: <(?:user )?stack trace>\s*$|^\s+[0-9a-f]{8,16} \S.*$")
 _ENTRIES = re.compile(rb"^# entries-in-buffer/entries-written: (\d+)/\d+")
@@ -82,6 +82,16 @@ class Line(NamedTuple):
     pfn: int = 0
     order: int = 0
     gfp: str = ""
+
+
+def opened(path: str) -> AbstractContextManager[BinaryIO]:
+    """A file to read, or standard input for ``-``."""
+    return nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb")
+
+
+def named(path: str) -> str:
+    """What to call it."""
+    return "standard input" if path == "-" else path
 
 
 class TraceFile:
@@ -126,7 +136,7 @@ class TraceFile:
         :raises UsageError: it cannot be read
         """
         try:
-            with nullcontext(sys.stdin.buffer) if self.path == "-" else open(self.path, "rb") as file:
+            with opened(self.path) as file:
                 for piece in self._pieces(file):
                     found = _ANY.findall(piece)
                     if self._span is not None:
@@ -134,7 +144,7 @@ class TraceFile:
                     yield self.lines + 1, found
                     self.lines += len(found)
         except OSError as error:
-            raise UsageError(f"{self.path}: {error.strerror}") from None
+            raise UsageError(f"{named(self.path)}: {error.strerror}") from None
 
     def _inside(self, when: bytes) -> bool:
         """Whether an event is among those that are asked for."""
@@ -158,7 +168,7 @@ class TraceFile:
             else:
                 rest += data
             if len(rest) > _MAX_LINE:
-                raise UsageError(f"{self.path}: not a trace: a line of more than {_MAX_LINE} bytes")
+                raise UsageError(f"{named(self.path)}: not a trace: a line of more than {_MAX_LINE} bytes")
         if rest:
             yield rest
 
@@ -224,5 +234,5 @@ class TraceFile:
     def _malformed(self, number: int, expected: str, text: bytes) -> None:
         if not self.skip_bad:
             shown = text[:60].decode(errors="replace")
-            raise UsageError(f"{self.path}: line {number}: expected {expected}, found {shown!r}")
+            raise UsageError(f"{named(self.path)}: line {number}: expected {expected}, found {shown!r}")
         self.bad += 1

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,3 +123,29 @@ def test_something_must_be_asked(validate: Callable[..., Result]) -> None:
     result = validate()
     assert result.exit_code == 2
     assert "expected a TRACE, or --image IMAGE and a FREE" in result.stderr
+
+
+def test_standard_input(oracle: Callable[[str], Any], project_environment: dict[str, str]) -> None:
+    def run(data: bytes) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "kernelmm", "validate", "-"]
+        return subprocess.run(command, input=data, env=project_environment, capture_output=True, check=False)
+
+    done = run(oracle("n128_s1_trace").file("trace.txt").read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(b"clean: no event contradicts another\n")
+    owner = run(b"Page allocated via order 2, mask 0x2084d0\nPFN 4096 Block 8 type 0\n")
+    assert owner.returncode == 0
+    assert b"4 pages" in owner.stdout
+    wrong = run(b"x\n")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith(b"kernelmm: standard input: line 1: expected a line like")
+
+
+def test_a_trace_between_images(validate: Callable[..., Result], oracle: Callable[[str], Any], tmp_path: Path) -> None:
+    case = oracle("n128_s1_trace")
+    ends = ["--before", case.a, "--after", case.b, "--since", "0.570257", "--until", "0.580940"]
+    assert validate(case.file("trace.txt"), *ends).exit_code == 0
+    # Without the span, the image of the beginning is not that of the trace's.
+    result = validate("--json", case.file("trace.txt"), *ends[:4])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["counts"]["other_start"] > 0

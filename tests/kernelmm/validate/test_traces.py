@@ -98,7 +98,7 @@ def test_what_is_wrong(follow: Callable[..., Ledger], lines: list[str], kind: st
         [a(8, 2), f(11)],
         [a(0, 3)],
         [a(5), f(5), d(5), z(5), a(5)],
-        ["# comment", "", "cpus=4", LOST, "init-1 [000] .... 1.0: sched_switch: prev_comm=init"],
+        ["# comment", "", "cpus=4", "CPU 1 is empty", LOST, "init-1 [000] .... 1.0: sched_switch: prev_comm=init"],
     ],
 )
 def test_what_is_right(follow: Callable[..., Ledger], lines: list[str]) -> None:
@@ -260,6 +260,24 @@ def test_steps_between_the_lists(
     assert follow(*modern).clean
 
 
+@pytest.mark.parametrize(
+    "note", [LOST, "   CPU:1 [EVENTS DROPPED]", "CPU:0 [131 EVENTS DROPPED]", "CPU:0 [LOST EVENTS]"]
+)
+def test_notes_of_lost_events(follow: Callable[..., Ledger], note: str) -> None:
+    ledger = follow(a(5), note, a(5))
+    assert (ledger.lost, ledger.clean, ledger.uncertain) == (1, True, 1)
+    # A CPU without events has lost none.
+    assert follow(a(5), "CPU 1 is empty", a(5)).counts == {"handed_out_twice": 1}
+
+
+def test_stacks_are_passed_over(follow: Callable[..., Ledger]) -> None:
+    perf = (
+        "bash  3994 [001]  1.5:  kmem:mm_page_alloc: page=0xffffea pfn=0x5 order=0 migratetype=1 gfp_flags=GFP_KERNEL"
+    )
+    stack = ["\tffffffff812a8d10 __alloc_pages+0x1d0 ([kernel.kallsyms])", "\t    7f1c2a3b4c5d malloc+0x2d (libc.so.6)"]
+    assert follow(perf, *stack, "", perf.replace("pfn=0x5", "pfn=0x6"), *stack).allocs == 2
+
+
 def test_the_clock_and_the_header(follow: Callable[..., Ledger]) -> None:
     def at(line: str, seconds: float, cpu: int = 0) -> str:
         return line.replace("[000]", f"[{cpu:03}]").replace("1.000001", f"{seconds:11.6f}")
@@ -377,6 +395,9 @@ def test_page_owner_dumps(tmp_path: Path) -> None:
         ("", "0x2084d0", 2),
         ("kworker/0:1-17", "GFP_KERNEL", 0),
     ]
+    path.write_text(NEW.replace("kworker/0:1", "a b (c)"))
+    assert page_owner.history(path).leaks()[0].task == "a b (c)-17"
+    path.write_text(OLD + NEW)
     known = ledger.allocation(4098)
     assert known is not None
     assert (known.pfn, known.order) == (4096, 2)
