@@ -28,7 +28,7 @@ from kernelmm.pressure.isolation import (
 from kernelmm.pressure.lru import PageList
 from kernelmm.pressure.shrink import ScanControl
 from physmem import abi, address
-from physmem.errors import BudgetError, UsageError
+from physmem.errors import BudgetError, PanicError, UsageError
 
 __all__ = ["alloc_contig_range", "alloc_migrate_target", "free_contig_range", "reclaim_clean_pages_from_list"]
 
@@ -112,8 +112,8 @@ def alloc_contig_range(mm: Mm, start: int, end: int, migratetype: int) -> int:
     cc = CompactControl(mm, zone, -1, 0, codes.MIGRATE_SYNC, ignore_skip_hint=True, stack_slot=_STACK_COMPACT_CONTROL)
     try:
         result = __alloc_contig_migrate_range(cc, start, end) or _take_isolated(mm, zone, start, end)
-    except BudgetError:
-        # A kernel would wait on; we give everything back.
+    except (BudgetError, PanicError):
+        # A kernel would wait on, or be no more; we give everything back.
         migrate.putback_movable_pages(mm, cc.migratepages)
         raise
     finally:

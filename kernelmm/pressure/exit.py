@@ -21,9 +21,11 @@ def zap_pte(mm: Mm, task: int, pte: int) -> None:
     """``zap_pte_range`` for one entry: unmap the page; what the hardware noted about its use goes to the page."""
     entry = mm.as_u64[pte >> 3]
     mm.as_u64[pte >> 3] = 0
-    if not entry & owners.PTE_PRESENT:
-        return
     pg = address.pfn_to_page(mm, (entry & owners.PTE_PFN_MASK) >> owners.PTE_PFN_SHIFT)
+    if not entry & owners.PTE_PRESENT:
+        # On the move: who moves it has the only reference.
+        owners.add(mm, task, owners.TASK_ANON_RSS if owners.page_anon(mm, pg) else owners.TASK_FILE_RSS, -1)
+        return
     if owners.page_anon(mm, pg):
         owners.add(mm, task, owners.TASK_ANON_RSS, -1)
     else:

@@ -17,6 +17,7 @@ from kernelmm.pressure import codes, lru, owners, rmap, stat, waiting, writeback
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.lru import PageList
 from physmem import abi, address, word
+from physmem.errors import BudgetError, PanicError
 from physmem.ranges import Ranges
 
 __all__ = ["copy_highpage", "migrate_pages", "putback_movable_pages"]
@@ -221,18 +222,24 @@ def migrate_pages(mm: Mm, pages: PageList, get_new_page: GetPage, put_new_page: 
     no_room = False
     before = mm.task_flags
     mm.task_flags |= codes.PF_SWAPWRITE
-    while retry and passes < _PASSES and not no_room:
-        passes += 1
-        retry = 0
-        for pg in pages:
-            result = unmap_and_move(mm, get_new_page, put_new_page, pg, passes > _PATIENT_PASSES + 1, mode)
-            if result == -errno.ENOMEM:
-                no_room = True
-                break
-            retry += result == -errno.EAGAIN
-            succeeded += result == 0
-            failed += result not in (0, -errno.EAGAIN)
-    mm.task_flags = before
+    try:
+        while retry and passes < _PASSES and not no_room:
+            passes += 1
+            retry = 0
+            for pg in pages:
+                result = unmap_and_move(mm, get_new_page, put_new_page, pg, passes > _PATIENT_PASSES + 1, mode)
+                if result == -errno.ENOMEM:
+                    no_room = True
+                    break
+                retry += result == -errno.EAGAIN
+                succeeded += result == 0
+                failed += result not in (0, -errno.EAGAIN)
+    except (BudgetError, PanicError):
+        # Allocating the new page has no end: a kernel would wait on, or be no more; here nothing stays isolated.
+        putback_movable_pages(mm, pages)
+        raise
+    finally:
+        mm.task_flags = before
     stat.count(mm, mm.cold.PGMIGRATE_SUCCESS, succeeded)
     stat.count(mm, mm.cold.PGMIGRATE_FAIL, failed)
     return -errno.ENOMEM if no_room else failed + retry

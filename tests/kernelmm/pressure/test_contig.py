@@ -9,9 +9,9 @@ import pytest
 
 from kernelmm import gfp
 from kernelmm.core import compound, mmzone
-from kernelmm.pressure import codes, contig, isolation, lru, owners
+from kernelmm.pressure import codes, contig, exit, isolation, lru, owners, rmap
 from physmem import abi, address
-from physmem.errors import BudgetError, UsageError
+from physmem.errors import BudgetError, PanicError, UsageError
 from physmem.inspect.check import check
 
 START = 24 * 1024  # pfn: in ZONE_DMA32 of the 128 MiB machine
@@ -238,3 +238,37 @@ def test_unmovable_pageblock_with_a_page_in_use_is_busy_at_once(lab):
     assert lab.event("COMPACTMIGRATE_SCANNED") == scanned
     zone = isolation.zone_of(lab.mm, pfn)
     assert not mmzone.has_isolate_pageblock(lab.mm, address.off(lab.mm, zone))
+
+
+def test_a_panic_in_the_middle_leaves_nothing_isolated(lab):
+    """Moving pages needs new ones; if nobody may be killed for them, the machine panics: its pages are all there."""
+    task = lab.work.fork("t", oom_score_adj=-1000)
+    task.mmap_anon(300)
+    lab.exhaust()
+    pages = [task.page(i) for i in range(300)]
+    start, end = longest_run(lab, pages)
+    before = lab.on_lists()
+    with pytest.raises(PanicError):
+        contig.alloc_contig_range(lab.mm, start, end, MOVABLE)
+    assert isolated(lab) == (0, 0)
+    assert [task.page(i) for i in range(300)] == pages
+    assert lab.on_lists() == before
+    assert lab.mm.task_flags == 0
+    assert migratetypes(lab, start // 1024 * 1024, end) == {MOVABLE}
+    free = lab.free_pages()
+    task.exit()
+    assert lab.free_pages() == free + 300 + 1 + 1
+
+
+def test_a_task_that_dies_while_its_page_moves(lab):
+    """zap_pte_range: of a page on the move only the entry goes, and the counter; the mover has the last reference."""
+    task = lab.work.fork("t")
+    task.mmap_anon(2)
+    page = task.page(0)
+    assert lru.isolate_lru_page(lab.mm, page)
+    rmap.try_to_unmap(lab.mm, page, rmap.TTU_UNMAP | rmap.TTU_MIGRATION | rmap.TTU_IGNORE_ACCESS)
+    exit.zap_pte(lab.mm, task.va, owners.slot(lab.mm, task.va, 0))
+    assert (task.pte(0), task.rss, lru.page_count(lab.mm, page)) == (0, 1, 1)
+    free = lab.free_pages()
+    lru.putback_lru_page(lab.mm, page)
+    assert lab.free_pages() == free + 1
