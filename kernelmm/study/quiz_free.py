@@ -53,7 +53,8 @@ def make_buddy(lab: Lab, random: Random) -> Question:
         ("largest", f"order {abi.MAX_ORDER - 1}; every block is in the same zone, none is isolated"),
     ]
     if len(near) != len(before):
-        given.append(("", f"(and {len(before) - len(near)} small ones further away)"))
+        more = len(before) - len(near)
+        given.append(("", f"(and {more} small one{'s' if more > 1 else ''} further away)"))
     is_free = before.get(buddy) == order
     answers = [
         f"pfn {buddy} (pfn xor 2^{order}): {'free, of the same order' if is_free else 'not free with this order'}",

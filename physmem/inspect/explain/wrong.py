@@ -71,7 +71,10 @@ def where(dump: Dump, va: int) -> tuple[Named, str]:
             return region, f"in the {region.name}, {va - region.start:#x} bytes from its start {region.start:#x}"
         if va < region.start:
             hole = Named("hole", before.end, region.start)
-            return hole, f"in a hole: after the {before.name} ends at {before.end:#x}, before the {region.name}"
+            after = (
+                "addresses that are not canonical end" if before.name == NOT_CANONICAL else f"the {before.name} ends"
+            )
+            return hole, f"in a hole: after {after} at {before.end:#x}, before the {region.name}"
         before = region
     return Named("hole", before.end, _TOP), f"above the {before.name}, where nothing is"
 
