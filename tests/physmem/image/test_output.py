@@ -119,20 +119,21 @@ def test_symbolic_links_are_followed(tmp_path: Path) -> None:
 class Fault:
     """Counts the calls that could fail, and fails one of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, code: int) -> None:
+        self.code = code
         self.calls = 0
         self.at = -1
 
     def __call__(self, what: str) -> None:
         self.calls += 1
         if self.calls == self.at:
-            raise OSError(errno.EIO, f"{what} was made to fail")
+            raise OSError(self.code, f"{what} was made to fail")
 
 
-@pytest.fixture
-def fault(monkeypatch: pytest.MonkeyPatch) -> Fault:
+@pytest.fixture(params=["EIO", "ENOSPC"])
+def fault(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Fault:
     """Every system call that ``output`` makes on its files can fail."""
-    fault = Fault()
+    fault = Fault(getattr(errno, request.param))
 
     class File(io.FileIO):
         def write(self, data: Any, /) -> int:
