@@ -53,7 +53,7 @@ _COUNTERS = {
     "vm_numa_event": "NR_VM_NUMA_EVENT_ITEMS",
 }
 #: Other arrays, and their bytes: 5 zones, 8 node states, 4 destructors.
-_ARRAYS = {"sysctl_lowmem_reserve_ratio": 20, "compound_page_dtors": 32, "fail_page_alloc": 64}
+_ARRAYS = {"sysctl_lowmem_reserve_ratio": 20, "compound_page_dtors": 32, "fail_page_alloc": 144}
 #: Words of each CPU.
 _PER_CPU_WORDS = "numa_node kernel_stack"
 #: Structs of each CPU.

@@ -15,7 +15,9 @@ from physmem.dump import open_dump
 from physmem.image.save import Target
 
 
-@pytest.mark.parametrize("case", ["n128_s1", "n128_s7", "n256x2_s6n", "u128_s1", "n128cma_s17_contig"])
+@pytest.mark.parametrize(
+    "case", ["n128_s1", "n128_s7", "n128_s16_fault", "n256x2_s6n", "u128_s1", "n128cma_s17_contig"]
+)
 def test_a_script_runs_as_the_kernel_ran_it(case: str, oracle: Callable[[str], Any], tmp_path: Path) -> None:
     with open_dump(oracle(case).a) as dump:
         distill(dump, Target.of(tmp_path / "a.kdump"))

@@ -2,7 +2,7 @@
 """What a kernel built by tools/oracle did (Linux 4.0.4, random scripts), done again on both engines.
 
 The cases are of recipes that the other recordings have nothing like: two CPUs, split pages, exhaustion of every zone,
-ZONE_NORMAL, nodes of different sizes with holes in them, CMA areas under pressure.
+ZONE_NORMAL, nodes of different sizes with holes in them, CMA areas under pressure, all flags at random.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from kernelmm import Machine
 from physmem import engine
 from physmem.structs import linux_4_0
 from tools.oracle.judge import judge
@@ -76,3 +77,14 @@ def test_by_the_commands_of_a_user(kernel: Path, tmp_path: Path, project_environ
             check=False,
         )
         assert child.returncode == 0, child.stdout + child.stderr
+
+
+def test_reports_of_bad_pages_equal_the_kernels(kernel: Path) -> None:
+    """Of its console, what is not its call traces."""
+    case = RECORDED / "bad"
+    known = {"layout": kernel / "layout.json", "symbols": kernel / "symbols.json"}
+    with Machine.attach(case / "A.vmcore.xz", **known) as machine:
+        # The driver runs in the task that is to become init.
+        machine.mm.comm = "swapper/0"
+        machine.run(case / "script.txt")
+        assert machine.dmesg() == (case / "console.txt").read_text()

@@ -413,12 +413,12 @@ static void without_interrupts(void)
 		cpu_relax();
 	local_irq_disable();
 	/* Cross calls are answered although interrupts are off: do not warn of them. */
-	early_boot_irqs_disabled = true;
+	oops_in_progress = 1;
 	moment();
 	smp_wmb();
 	turn = 0;
 	take_turns(0);
-	early_boot_irqs_disabled = false;
+	oops_in_progress = 0;
 	local_irq_enable();
 }
 
@@ -439,8 +439,13 @@ static void with_interrupts(void)
 /* Every path that is to run has run once: no static key or lazily made page is left for later. */
 static void warm_up(void)
 {
-	int i, order;
+	int i, order, cpu;
 
+	for_each_online_cpu(cpu) {
+		set_cpus_allowed_ptr(current, cpumask_of(cpu));
+		msleep(20);
+	}
+	set_cpus_allowed_ptr(current, cpumask_of(0));
 	for (i = 0; i < 64; i++)
 		for (order = 0; order < 4; order++) {
 			struct page *page = alloc_pages(GFP_NOWAIT, order);

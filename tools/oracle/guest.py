@@ -87,9 +87,10 @@ def run(guest: Guest, kernel: Path, script: str, folder: Path, timeout: float = 
 def _told(path: Path, process: subprocess.Popen[bytes], deadline: float) -> list[str]:
     """What the driver writes at its end, once it is all there."""
     while True:
+        ended = process.poll() is not None
         lines = path.read_text().splitlines()
         if lines and lines[-1] == "end":
             return lines[:-1]
-        if time.monotonic() > deadline or process.poll() is not None:
+        if time.monotonic() > deadline or ended:
             raise UsageError("the guest did not tell its results: see console.txt")
         time.sleep(0.05)

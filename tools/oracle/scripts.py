@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from kernelmm import gfp
+from physmem import abi
 from tools.oracle.guest import Guest
 
 __all__ = ["RECIPES", "Recipe", "make"]
@@ -17,11 +18,13 @@ DMA, DMA32, HIGHMEM, MOVABLE = (_BITS[f"__GFP_{name}"] for name in ("DMA", "DMA3
 HIGH, COLD, NOWARN, COMP, ZERO = (_BITS[f"__GFP_{name}"] for name in ("HIGH", "COLD", "NOWARN", "COMP", "ZERO"))
 MEMALLOC, NOMEMALLOC, NO_KSWAPD = (_BITS[f"__GFP_{name}"] for name in ("MEMALLOC", "NOMEMALLOC", "NO_KSWAPD"))
 THISNODE, RECLAIMABLE, NORETRY = (_BITS[f"__GFP_{name}"] for name in ("THISNODE", "RECLAIMABLE", "NORETRY"))
-REPEAT, OTHER_NODE = (_BITS[f"__GFP_{name}"] for name in ("REPEAT", "OTHER_NODE"))
+REPEAT, OTHER_NODE, WRITE = (_BITS[f"__GFP_{name}"] for name in ("REPEAT", "OTHER_NODE", "WRITE"))
+HARDWALL, NOTRACK = (_BITS[f"__GFP_{name}"] for name in ("HARDWALL", "NOTRACK"))
 
 MOBILITIES = (0, RECLAIMABLE, MOVABLE)
 ZONES = (0, 0, 0, HIGHMEM, DMA, DMA32)
-PRESSURE = (0, 0, HIGH, MEMALLOC, MEMALLOC | NOMEMALLOC, HIGH | NO_KSWAPD, NO_KSWAPD, NORETRY, HIGH | NORETRY)
+ALL = (HIGH, COLD, COMP, ZERO, MEMALLOC, NOMEMALLOC, NO_KSWAPD, THISNODE, THISNODE | NORETRY, NORETRY, REPEAT)
+ALL += (OTHER_NODE, WRITE, HARDWALL, NOTRACK)
 
 
 @dataclass
@@ -47,7 +50,8 @@ class Writer:
         block = Block(self.next_id, order, bool(flags & COMP) and order > 0)
         self.next_id += 1
         self.lines.append(f"a {block.id} {nid} {order} {flags | NOWARN:x}")
-        self.live.append(block)
+        if order < abi.MAX_ORDER:
+            self.live.append(block)
         return block
 
     def pop(self, which: str = "random") -> Block:
@@ -205,6 +209,64 @@ def exhaust(
     return write
 
 
+def everything(*, nodes: int = 1, cpus: int = 1, keep: int = 800) -> Callable[[Writer, int], None]:
+    """All flags, all orders (one too many is among them), and the rare operations between."""
+
+    def write(w: Writer, count: int) -> None:
+        rng = w.random
+        ordinary = mix(keep=keep, nodes=nodes, cpus=cpus, more=(0, *ALL), highest=11, cold=0.3)
+        for _ in range(count // 20):
+            ordinary(w, 20)
+            chance = rng.random()
+            if chance < 0.1:
+                w.lines.append(f"n {rng.choice((0, 1, 1))} {rng.choice((1, 31, 32, 33, 1000, -5))}")
+            elif chance < 0.2:
+                numbers = (rng.choice((0, 100)), rng.choice((1, 1, 3, 7)), rng.choice((-1, -1, 0, 5, 40)))
+                bits = (rng.choice((0, 0, 60)), rng.randrange(3), rng.randrange(2), rng.randrange(2))
+                w.lines.append(" ".join(["k", *map(str, numbers), *map(str, bits)]))
+            elif chance < 0.4:
+                block = w.alloc(COMP | rng.choice(ZONES), rng.randrange(1, 5))
+                for _ in range(3):
+                    k = rng.randrange(1 << block.order)
+                    w.lines += [f"G {block.id} {k}", f"P {block.id} {k}"]
+        w.lines.append("k 0 1 -1 0 0 1 1")
+        w.free_all(cold=0.2)
+
+    return write
+
+
+#: What bad_page() objects to, by the letter of the field; a mapping is not followed.
+_BAD = ("m 3", "m 0", "m -2", "p 0x1", "p 0x10000", "c 1", "c 3", "s 0x1", "s 0x800", "s 0x20", "s 0x1000", "s 0x8")
+
+
+def bad() -> Callable[[Writer, int], None]:
+    """Pages are freed in a bad state, or get into one while they are free."""
+
+    def write(w: Writer, count: int) -> None:
+        rng = w.random
+        for _ in range(count):
+            chance = rng.random()
+            if w.live and chance < 0.05:
+                block = w.pop()
+                k = rng.randrange(1 << block.order)
+                w.lines.append(f"x {block.id} {k} {rng.choice(_BAD)}")
+                w.lines.append(f"f {block.id} {block.order}")
+            elif w.live and chance < 0.08:
+                block = w.pop()
+                w.lines.append(f"f {block.id} {block.order}")
+                w.lines.append(f"x {block.id} {rng.randrange(1 << block.order)} {rng.choice(_BAD[3:])}")
+            elif w.live and chance < 0.10:
+                w.lines.append(f"B {w.pop().id}")
+            elif chance < 0.12:
+                w.drain()
+            elif w.live and rng.random() < len(w.live) / 300:
+                w.free(w.pop(), 0.2)
+            else:
+                w.alloc(rng.choice(MOBILITIES) | rng.choice((0, COMP)), _orders(w, 3))
+
+    return write
+
+
 def split(highest: int = 6) -> Callable[[Writer, int], None]:
     """Blocks are split, and their pages freed in every order."""
 
@@ -314,7 +376,10 @@ RECIPES: dict[str, Recipe] = {
     "holes": Recipe(8000, mix(nodes=2, cpus=2, keep=2000), _HOLES),
     "holes_exhaust": Recipe(40000, exhaust(nodes=2, cpus=2, orders=(0, 0, 1)), _HOLES),
     "interrupts": Recipe(1500, mix(wait=True)),
-    "interrupts_cpus": Recipe(1500, mix(wait=True, cpus=2), _TWO),
+    "everything": Recipe(8000, everything()),
+    "everything_nodes": Recipe(8000, everything(nodes=2, cpus=2), _NODES),
+    "everything_cpus": Recipe(8000, everything(cpus=2), Guest(nodes=(64,), cpus=2, below=40)),
+    "bad": Recipe(900, bad()),
     "gigabytes": Recipe(8000, mix(keep=3000, highest=10), Guest(nodes=(5120,))),
     "cma": Recipe(700, cma(0x6C00, 4096), _CMA),
     "cma_pressure": Recipe(5000, cma(0x6C00, 4096, pressure=3000), _CMA),
