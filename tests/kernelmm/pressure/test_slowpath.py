@@ -7,6 +7,7 @@ import pytest
 
 from kernelmm import gfp
 from kernelmm.core import mmzone
+from kernelmm.core.mm import AllocContext
 from kernelmm.pressure import codes, slowpath, suspend
 from kernelmm.pressure.attempt import gfp_to_alloc_flags
 from physmem import address
@@ -171,3 +172,21 @@ def test_without_known_tasks_there_is_no_oom_killer(lab):
     lab.exhaust()
     assert lab.alloc(gfp.GFP_KERNEL) == 0
     assert lab.console.lines == []
+
+
+@pytest.mark.parametrize(
+    ("mask", "found", "flags", "gives_up"),
+    [
+        (gfp.GFP_TRANSHUGE, {}, 0, False),
+        (gfp.GFP_TRANSHUGE, {"deferred_compaction": True}, 0, True),
+        (gfp.GFP_TRANSHUGE, {"contended_compaction": codes.COMPACT_CONTENDED_LOCK}, codes.PF_KTHREAD, True),
+        (gfp.GFP_TRANSHUGE, {"contended_compaction": codes.COMPACT_CONTENDED_SCHED}, 0, True),
+        (gfp.GFP_TRANSHUGE, {"contended_compaction": codes.COMPACT_CONTENDED_SCHED}, codes.PF_KTHREAD, False),
+        (gfp.GFP_KERNEL, {"deferred_compaction": True}, 0, False),
+    ],
+)
+def test_a_transparent_huge_page_is_not_worth_reclaim(lab, mask, found, flags, gives_up):
+    """After the first compaction: deferred, or disturbed by others, but khugepaged has time."""
+    lab.mm.task_flags = flags
+    request = slowpath.Request(lab.mm, mask, 9, AllocContext(), **found)
+    assert slowpath.thp_gives_up(request) is gives_up
