@@ -103,6 +103,8 @@ def open_dump(
             structs = Layout.from_json(layout).merge(told)
         elif linked is not None:
             structs = linked.layout.merge(told)
+            if info.get("OSRELEASE", "").startswith("4.0."):
+                structs = with_macros(structs, linked)
         elif recognised is not None:
             structs = recognised.layout.merge(told)
         elif info:
@@ -126,6 +128,14 @@ def _vmlinux(path: str | os.PathLike[str]) -> Vmlinux:
     from physmem.vmlinux import Vmlinux
 
     return Vmlinux(path)
+
+
+def with_macros(structs: Layout, linked: Vmlinux) -> Layout:
+    """A Linux 4.0's own layout, with what its debug information does not have: macros, and enums without names."""
+    from physmem.structs import linux_4_0  # brings construct along, which takes longer to import than physmem
+
+    declared = linux_4_0.recognise(structs, "vmemmap_populate" in linked.symbols)
+    return structs if declared is None else structs.merge(declared)
 
 
 class Dump:

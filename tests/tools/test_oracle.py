@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 
 from kernelmm.study.script import parse
-from physmem.structs import linux_4_0
 from tools.oracle.guest import Guest, cpio
 from tools.oracle.judge import judge
-from tools.oracle.kernel import differs
 from tools.oracle.scripts import RECIPES, make
 
 
@@ -64,9 +62,3 @@ def test_the_archive_is_one_that_a_kernel_unpacks() -> None:
     assert archive[120:133] == b"a 0 -1 0 200\n"
     assert len(archive) % 4 == 0
     assert b"TRAILER!!!\0" in archive
-
-
-def test_a_kernel_of_another_configuration_is_told() -> None:
-    numa, up = (linux_4_0.layout(linux_4_0.CONFIGS[name]) for name in ("numa", "up"))
-    assert differs(numa, numa) == ""
-    assert differs(numa, up) == "page.pmd_huge_pte is elsewhere"

@@ -13,23 +13,10 @@ from pathlib import Path
 
 from physmem.errors import PhysmemError, UsageError
 from physmem.structs import known, linux_4_0
-from physmem.structs.layout import Layout
+from physmem.structs.linux_4_0 import CONFIGS
 from physmem.vmlinux import Vmlinux
 
 __all__ = ["describe"]
-
-
-def differs(declared: Layout, linked: Layout) -> str:
-    """The first field, or size, in which a declared layout is not the one that was linked; "" if there is none."""
-    for tag, struct in declared.structs.items():
-        if not linked.has(tag):
-            continue
-        if linked.sizeof(tag) != struct.size:
-            return f"sizeof({tag}) is {linked.sizeof(tag)}"
-        for field in struct.fields:
-            if not linked.has(tag, field) or linked.offsetof(tag, field) != declared.offsetof(tag, field):
-                return f"{tag}.{field} is elsewhere"
-    return ""
 
 
 def describe(folder: Path) -> None:
@@ -38,21 +25,15 @@ def describe(folder: Path) -> None:
     :raises PhysmemError: the vmlinux cannot be read, or is of no known configuration
     """
     kernel = Vmlinux(folder / "vmlinux")
-    # The memory models with the same structs differ in one function.
-    vmemmap = "vmemmap_populate" in kernel.symbols
-    why = {}
-    for name, config in linux_4_0.CONFIGS.items():
-        declared = linux_4_0.layout(config)
-        why[name] = differs(declared, kernel.layout)
-        if not why[name] and config.sparsemem_vmemmap == vmemmap:
-            break
-    else:
+    declared = linux_4_0.recognise(kernel.layout, "vmemmap_populate" in kernel.symbols)
+    if declared is None:
+        why = {name: linux_4_0.differs(linux_4_0.layout(config), kernel.layout) for name, config in CONFIGS.items()}
         raise UsageError(f"{kernel.path}: of no known configuration: {why}")
     wanted = {symbol for each in known.kernels() if each.name.startswith("linux-4.0.0") for symbol in each.symbols}
     symbols = {symbol: f"{kernel.symbols[symbol]:#x}" for symbol in sorted(wanted) if symbol in kernel.symbols}
     (folder / "layout.json").write_text(declared.to_json())
     (folder / "symbols.json").write_text(json.dumps({"addresses": symbols}, indent=1) + "\n")
-    print(f"{kernel.path}: configuration {name}, {len(symbols)} symbols")
+    print(f"{kernel.path}: {declared.source}, {len(symbols)} symbols")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from physmem.structs.linux_4_0.resource import resource
 from physmem.structs.linux_4_0.vmstat import vm_event_state
 from physmem.structs.linux_4_0.zone import free_area, lruvec, per_cpu_pages, per_cpu_pageset, zone, zone_reclaim_stat
 
-__all__ = ["CONFIGS", "MODELS", "NUMA", "SMP", "UP", "Config", "layout", "page", "structs"]
+__all__ = ["CONFIGS", "MODELS", "NUMA", "SMP", "UP", "Config", "differs", "layout", "page", "recognise", "structs"]
 
 
 @cache
@@ -78,3 +78,38 @@ def layout(c: Config) -> Layout:
         constants(c, sizes),
         f"built in: {c.name}",
     )
+
+
+def differs(declared: Layout, linked: Layout) -> str:
+    """The first size, field or enumerator in which a declared layout is not a kernel's own; "" if there is none.
+
+    What the kernel's has not is passed over: types that nothing in it uses, enums without a name.
+    """
+    for tag, struct in declared.structs.items():
+        if not linked.has(tag):
+            continue
+        if linked.sizeof(tag) != struct.size:
+            return f"sizeof({tag}) is {linked.sizeof(tag)}"
+        for field in struct.fields:
+            if not linked.has(tag, field) or linked.offsetof(tag, field) != declared.offsetof(tag, field):
+                return f"{tag}.{field} is elsewhere"
+    for name, values in declared.enums.items():
+        own = linked.enums.get(name, values)
+        for enumerator, value in values.items():
+            if own.get(enumerator) != value:
+                return f"{enumerator} is {own.get(enumerator, 'unknown')}"
+    return ""
+
+
+def recognise(linked: Layout, vmemmap: bool) -> Layout | None:
+    """The layout, with all constants, of the configuration that has a kernel's own structs and enums.
+
+    Debug information tells structs and enums, but no macros: what it leaves open is looked up here.
+
+    :param vmemmap: whether the kernel has a virtual memory map, by which alone some configurations differ
+    :returns: None if there is no such configuration
+    """
+    for config in CONFIGS.values():
+        if config.sparsemem_vmemmap == vmemmap and not differs(layout(config), linked):
+            return layout(config)
+    return None

@@ -11,7 +11,7 @@ import pytest
 
 from physmem.errors import LayoutError
 from physmem.structs.layout import Layout
-from physmem.structs.linux_4_0 import NUMA, UP, Config, layout, page, structs
+from physmem.structs.linux_4_0 import CONFIGS, NUMA, UP, Config, differs, layout, page, recognise, structs
 
 UNDECLARED = {
     *("alloc_context", "address_space", "mm_struct", "task_struct"),
@@ -275,3 +275,26 @@ def test_zone_and_node() -> None:
     assert zone[1344:1346] == b"\1\2"
     node = structs(UP)["pglist_data"].build({"classzone_idx": "ZONE_DMA32"})
     assert node[7180:7184] == u32(1)
+
+
+def test_a_kernel_is_recognised_by_its_own_types() -> None:
+    """Of what debug information tells, which is less than all, and more than one configuration has."""
+    for config in (NUMA, UP, CONFIGS["smp-sparsemem"]):
+        declared = layout(config)
+        own = Layout.of(
+            [declared.struct(tag) for tag in ("page", "zone", "pglist_data", "per_cpu_pageset")],
+            {name: declared.enums[name] for name in ("pageflags", "zone_type")},
+            {},
+            "DWARF",
+        )
+        assert recognise(own, config.sparsemem_vmemmap) is declared
+        assert recognise(own, not config.sparsemem_vmemmap) is not declared
+
+
+def test_a_kernel_that_differs_is_not_recognised() -> None:
+    declared = layout(NUMA)
+    flags = {**declared.enums["pageflags"], "PG_compound_lock": 22}
+    without_pat = Layout.of(declared.structs.values(), {"pageflags": flags}, {}, "DWARF")
+    assert differs(declared, without_pat) == "PG_compound_lock is 22"
+    assert recognise(without_pat, True) is None
+    assert differs(declared, layout(UP)) == "page.pmd_huge_pte is elsewhere"
