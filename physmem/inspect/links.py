@@ -29,6 +29,8 @@ FIRST_HEAD = -3
 
 #: How many pages in a row that do not look free are followed along a list.
 _MAX_STRAYS = 16
+#: Pages of the machine, for each that is on a list, up to which there is a table of all of them.
+_DENSE = 16
 
 _Codes = npt.NDArray[np.intc]
 _Pfns = npt.NDArray[np.int64]
@@ -77,8 +79,7 @@ class Links:
         for _ in range(_MAX_STRAYS):
             for link in (self.format.next, self.format.prev):
                 pfns = self._pfns(self.pages[link])
-                slots = self.array.slots(pfns)
-                strays = distinct(pfns[(slots >= 0) & (self._position[slots] < 0)])
+                strays = distinct(pfns[(self.array.slots(pfns) >= 0) & (self._positions(pfns) < 0)])
                 if len(strays):
                     self._add(strays)
                     break
@@ -93,14 +94,26 @@ class Links:
         self._number()
 
     def _number(self) -> None:
-        self._position = np.full(self.array.present.total() + 1, -1, np.intc)
-        self._position[self.array.slots(self.pfns)] = np.arange(len(self.pfns))
+        """A table of all pages is quickest to look up, but is not to take more room than the pages that it is for."""
+        self._dense: npt.NDArray[np.intc] | None = None
+        total = self.array.present.total()
+        if total <= _DENSE * len(self.pfns):
+            self._dense = np.full(total + 1, -1, np.intc)
+            self._dense[self.array.slots(self.pfns)] = np.arange(len(self.pfns))
+
+    def _positions(self, pfns: _Pfns) -> npt.NDArray[np.intp]:
+        """The position of each page in the table; -1 if it is not in it."""
+        if self._dense is not None:
+            return self._dense[self.array.slots(pfns)].astype(np.intp)
+        if not len(self.pfns):
+            return np.full(len(pfns), -1, np.intp)
+        at = np.minimum(np.searchsorted(self.pfns, pfns), len(self.pfns) - 1)
+        return np.where(self.pfns[at] == pfns, at, -1)
 
     def codes(self, addresses: npt.NDArray[np.uint64]) -> _Codes:
         """The code of each address of a list entry."""
         pfns = self._pfns(addresses)
-        slots = self.array.slots(pfns)
-        codes = np.where(slots >= 0, self._position[slots], UNREAD).astype(np.intc)
+        codes = np.where(self.array.slots(pfns) >= 0, self._positions(pfns), UNREAD).astype(np.intc)
         elsewhere = np.flatnonzero(pfns < 0)
         codes[elsewhere] = self._head_codes(addresses[elsewhere])
         return codes
