@@ -91,7 +91,15 @@ def extensions() -> list[Extension]:
                 Extension(
                     path[:-3].replace("/", "."),
                     [path],
-                    extra_compile_args=["-O3", "-Wno-unreachable-code"],
+                    # As the kernel is built: one memory is seen as words of several sizes.  And a function that
+                    # only the same room calls has the same reason to look too large as an accessor.
+                    extra_compile_args=[
+                        "-O3",
+                        "-g0",
+                        "-fno-strict-aliasing",
+                        *("--param", "max-inline-insns-auto=100"),
+                        "-Wno-unreachable-code",
+                    ],
                     # The accessors carry error paths that make them look too large to a compiler.
                     define_macros=[("CYTHON_INLINE", "inline __attribute__((always_inline))")],
                 )

@@ -8,6 +8,7 @@ checked to be present, so that the hot paths need not ask whether memory is abse
 
 from __future__ import annotations
 
+from kernelmm.core import bounds
 from kernelmm.core.mm import Mm
 from kernelmm.pressure import hooks, owners
 from kernelmm.pressure.fields import Fields
@@ -140,6 +141,10 @@ def numbers(dump: Dump) -> dict[str, int]:
         "zone_percpu_drift_mark": zone("percpu_drift_mark"),
         "zone_vm_stat": zone("vm_stat"),
         "sizeof_zone": layout.sizeof("zone"),
+        # As if there were a list for every index that a request may have.
+        "sizeof_pageset": max(
+            layout.sizeof("per_cpu_pageset"), abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * (abi.MIGRATE_PCPTYPES + 1)
+        ),
         "free_area_nr_free": layout.offsetof("free_area", "nr_free"),
         "sizeof_free_area": layout.sizeof("free_area"),
         "pageset_stat_threshold": layout.offsetof("per_cpu_pageset", "stat_threshold") if smp else 0,
@@ -152,6 +157,7 @@ def numbers(dump: Dump) -> dict[str, int]:
         "pgdat_kswapd_wait_task_list": pgdat("kswapd_wait.task_list"),
         "pgdat_kswapd_max_order": pgdat("kswapd_max_order"),
         "pgdat_classzone_idx": pgdat("classzone_idx"),
+        "sizeof_pgdat": layout.sizeof("pglist_data"),
         "sizeof_zonelist": layout.sizeof("zonelist"),
         "max_zonelists": layout.constant("MAX_ZONELISTS"),
         "zonelist_zonerefs": layout.offsetof("zonelist", "_zonerefs"),
@@ -160,6 +166,7 @@ def numbers(dump: Dump) -> dict[str, int]:
         "zlc_z_to_n": layout.offsetof("zonelist_cache", "z_to_n") if numa else 0,
         "zlc_fullzones": layout.offsetof("zonelist_cache", "fullzones") if numa else 0,
         "zlc_last_full_zap": layout.offsetof("zonelist_cache", "last_full_zap") if numa else 0,
+        "sizeof_zlc": layout.sizeof("zonelist_cache") if numa else 0,
         "flatmem": not sparse,
         "zone_pageblock_flags": 0 if sparse else zone("pageblock_flags"),
         "section_pageblock_flags": layout.offsetof("mem_section", "pageblock_flags") if sparse else 0,
@@ -196,6 +203,7 @@ def numbers(dump: Dump) -> dict[str, int]:
         "var_zone_reclaim_mode": variable("zone_reclaim_mode") if numa else 0,
         "var_node_states_memory": variable("node_states") + N_MEMORY * -(-layout.constant("MAX_NUMNODES") // 64) * 8,
         "var_per_cpu_offset": variable("__per_cpu_offset") if smp else 0,
+        "sizeof_vm_event_state": layout.sizeof("vm_event_state"),
         "percpu_vm_event_states": dump.symbols["vm_event_states"],
         "percpu_numa_node": dump.symbols["numa_node"] if numa else 0,
         "free_compound_page": dump.symbols["free_compound_page"],
@@ -239,7 +247,11 @@ def attach(dump: Dump) -> Mm:
 
 
 def come_alive(mm: Mm, dump: Dump, frame: int) -> None:
-    """What is above the core, and the task that runs; ``frame``: where to note what the image does not tell."""
+    """What is above the core, and the task that runs; ``frame``: where to note what the image does not tell.
+
+    :raises LayoutError: :func:`kernelmm.core.bounds.check`
+    """
+    bounds.check(mm)
     mm.cold = Fields(dump)
     mm.pressure = hooks
     owners.first_task(mm, dump.symbols.find("init_thread_union"), frame)

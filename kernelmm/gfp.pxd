@@ -106,10 +106,12 @@ cdef enum:
 
 cdef inline int32_t gfp_zone(uint32_t flags) noexcept:
     cdef uint64_t table
-    table = GFP_ZONE_TABLE
-    return table >> (flags & GFP_ZONEMASK) * ZONES_SHIFT & 3
+    with cython.boundscheck(False):
+        table = GFP_ZONE_TABLE
+        return table >> (flags & GFP_ZONEMASK) * ZONES_SHIFT & 3
 
 cdef inline int32_t gfpflags_to_migratetype(uint32_t flags, bint mobility_disabled) noexcept:
-    if mobility_disabled:
-        return 0
-    return (flags & __GFP_MOVABLE) >> 2 | (flags & __GFP_RECLAIMABLE) >> 19
+    with cython.boundscheck(False):
+        if mobility_disabled:
+            return 0
+        return (flags & __GFP_MOVABLE) >> 2 | (flags & __GFP_RECLAIMABLE) >> 19

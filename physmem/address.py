@@ -8,15 +8,22 @@ an ``int``.  A page frame number counts pages of 4096 bytes from physical 0.
 
 Each is a line or two, so this room is inlined into the compiled ones (its ``.pxd`` holds
 the same bodies, written by ``tools/pxd.py``).
+
+Here is where an address is proved, once: what the accessors of the inline rooms are given is a
+physical address from :func:`struct_off` or :func:`page_off` (or :func:`off`, for a single word) and
+an offset within that struct, and the compiled engine does not ask again.  That the offsets are
+within is checked when a kernel is attached (:mod:`kernelmm.core.bounds`).
 """
 
 from __future__ import annotations
 
 from physmem import abi
-from physmem.ctype import u64
+from physmem.ctype import u32, u64
 from physmem.space import AddressSpace
 
 __all__ = [
+    "block_off",
+    "buddies_off",
     "lookup",
     "off",
     "page_address",
@@ -26,6 +33,7 @@ __all__ = [
     "pfn_has_page",
     "pfn_to_page",
     "phys_to_virt",
+    "struct_off",
     "virt_addr_valid",
     "virt_to_page",
     "virt_to_phys",
@@ -42,7 +50,7 @@ def lookup(space: AddressSpace, va: u64) -> u64:
         chunk = (va - space.vmemmap) >> space.memmap_shift
         if chunk < space.memmap_chunks:
             phys = space.memmap[chunk]
-            if phys >= space.size:
+            if phys >= space.memmap_limit:
                 return 0xFFFFFFFFFFFFFFFF
             return phys + ((va - space.vmemmap) & space.memmap_mask)
     phys = va - space.page_offset
@@ -69,6 +77,19 @@ def off(space: AddressSpace, va: u64) -> u64:
     return phys
 
 
+def struct_off(space: AddressSpace, va: u64, size: u64) -> u64:
+    """:func:`off` for a struct of ``size`` bytes, all of which is memory."""
+    phys: u64
+    if va >= space.page_offset and va & 7 == 0:
+        phys = va - space.page_offset
+        if phys <= space.size - size:
+            return phys
+    phys = lookup(space, va)
+    if phys > space.size - size:
+        space.bad_address(va)
+    return phys
+
+
 def page_off(space: AddressSpace, page: u64) -> u64:
     """Physical address of a ``struct page``; AddressError if ``page`` is not in the page array."""
     chunk: u64
@@ -81,9 +102,41 @@ def page_off(space: AddressSpace, page: u64) -> u64:
     if chunk >= space.memmap_chunks:
         space.bad_page_pointer(page)
     phys = space.memmap[chunk]
-    if phys >= space.size:
+    if phys >= space.memmap_limit:
         space.bad_page_pointer(page)
     return phys + ((page - space.mem_map) & space.memmap_mask)
+
+
+def block_off(space: AddressSpace, page: u64, order: u32) -> u64:
+    """:func:`page_off` for the 2^``order`` entries of a block, all of which are memory.
+
+    :param order: whatever a caller says it is: he may be wrong
+    """
+    phys: u64 = page_off(space, page)
+    size: u64 = abi.SIZEOF_PAGE
+    if order != 0:
+        if order > 31:
+            space.bad_block(page, order)
+        size <<= order
+        if size > space.size or phys > space.size - size:
+            space.bad_block(page, order)
+        if order >= abi.MAX_ORDER:
+            # More than the largest block, which is of one piece.
+            page_off(space, page + size - abi.SIZEOF_PAGE)
+    return phys
+
+
+def buddies_off(space: AddressSpace, page: u64, pfn: u64) -> u64:
+    """:func:`page_off` for a page whose neighbours, as far as the largest block around it goes, are memory as well.
+
+    :param pfn: that of ``page``
+    """
+    phys: u64 = page_off(space, page)
+    before: u64 = (pfn & ((1 << (abi.MAX_ORDER - 1)) - 1)) << abi.SIZEOF_PAGE_SHIFT
+    largest: u64 = abi.SIZEOF_PAGE << (abi.MAX_ORDER - 1)
+    if phys < before or phys - before > space.size - largest:
+        space.bad_block(page, abi.MAX_ORDER - 1)
+    return phys
 
 
 def page_to_pfn(space: AddressSpace, page: u64) -> u64:
@@ -105,7 +158,7 @@ def pfn_has_page(space: AddressSpace, pfn: u64) -> bool:
     chunk: u64 = (pfn << abi.SIZEOF_PAGE_SHIFT) >> space.memmap_shift
     if chunk >= space.memmap_chunks:
         return False
-    return space.memmap[chunk] < space.size
+    return space.memmap[chunk] < space.memmap_limit
 
 
 def phys_to_virt(space: AddressSpace, phys: u64) -> u64:

@@ -45,7 +45,7 @@ def list_add(space: AddressSpace, new: u64, new_at: u64, head: u64, head_at: u64
     """Put ``new`` first on the list ``head`` (or just after any entry)."""
     next: u64 = space.as_u64[head_at >> 3]
     next_at: u64 = address.lookup(space, next)
-    if next_at >= space.size or space.as_u64[(next_at + abi.LIST_PREV) >> 3] != head:
+    if next_at > space.size - abi.SIZEOF_LIST_HEAD or space.as_u64[(next_at + abi.LIST_PREV) >> 3] != head:
         space.broken_list(head)
     space.as_u64[(next_at + abi.LIST_PREV) >> 3] = new
     space.as_u64[new_at >> 3] = next
@@ -57,7 +57,7 @@ def list_add_tail(space: AddressSpace, new: u64, new_at: u64, head: u64, head_at
     """Put ``new`` last on the list ``head`` (or just before any entry)."""
     prev: u64 = space.as_u64[(head_at + abi.LIST_PREV) >> 3]
     prev_at: u64 = address.lookup(space, prev)
-    if prev_at >= space.size or space.as_u64[prev_at >> 3] != head:
+    if prev_at > space.size - abi.SIZEOF_LIST_HEAD or space.as_u64[prev_at >> 3] != head:
         space.broken_list(head)
     space.as_u64[(head_at + abi.LIST_PREV) >> 3] = new
     space.as_u64[new_at >> 3] = head
@@ -71,7 +71,7 @@ def unlink(space: AddressSpace, entry: u64, entry_at: u64) -> None:
     prev: u64 = space.as_u64[(entry_at + abi.LIST_PREV) >> 3]
     next_at: u64 = address.lookup(space, next)
     prev_at: u64 = address.lookup(space, prev)
-    if next_at >= space.size or prev_at >= space.size:
+    if next_at > space.size - abi.SIZEOF_LIST_HEAD or prev_at > space.size - abi.SIZEOF_LIST_HEAD:
         space.broken_list(entry)
     if space.as_u64[(next_at + abi.LIST_PREV) >> 3] != entry or space.as_u64[prev_at >> 3] != entry:
         space.broken_list(entry)

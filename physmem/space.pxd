@@ -23,6 +23,7 @@ cdef class AddressSpace:
     cdef public uint64_t memmap_chunks
     cdef public uint32_t memmap_shift
     cdef public uint64_t memmap_mask
+    cdef public uint64_t memmap_limit
     cdef public bint sectioned
     cdef public uint64_t[::1] sections
     cdef public uint64_t nr_sections
@@ -38,6 +39,8 @@ cdef class AddressSpace:
 
     @cython.locals(mask=uint64_t)
     cpdef bad_page_pointer(self, uint64_t page)
+
+    cpdef bad_block(self, uint64_t page, uint32_t order)
 
     @cython.locals(phys=uint64_t, start=uint64_t, piece=uint64_t, nr=uint64_t, i=uint32_t)
     cpdef uint64_t section_page_off(self, uint64_t page) except? 0xBAD0BAD0BAD0BAD0

@@ -68,6 +68,8 @@ class AddressSpace:
     memmap_chunks: u64
     memmap_shift: u32
     memmap_mask: u64
+    #: A chunk of the page array that begins below is all in memory
+    memmap_limit: u64
     sectioned: bool
     sections: u64_view
     nr_sections: u64
@@ -115,6 +117,7 @@ class AddressSpace:
         self.memmap_chunks = len(memmap)
         self.memmap_shift = memmap_shift
         self.memmap_mask = (1 << memmap_shift) - 1
+        self.memmap_limit = max(ram.size - self.memmap_mask, 0)
         self.sectioned = sections is not None
         # A view that is never set is a wild pointer to the compiled engine.
         self.sections = memoryview(array("Q"))
@@ -148,6 +151,10 @@ class AddressSpace:
         mask: u64 = 0xFFFFFFFFFFFFFFFF
         page &= mask
         raise CorruptionError("page_pointer", f"{page:#x} is not an element of the page array at {self.mem_map:#x}")
+
+    def bad_block(self, page: u64, order: u32) -> None:
+        """Say that the page array has no block of this order here: always raises CorruptionError."""
+        raise CorruptionError("page_pointer", f"no block of order {order} begins at {page:#x} of the page array")
 
     def section_page_off(self, page: u64) -> u64:
         """:func:`physmem.address.page_off`, where the page array is in sections."""

@@ -46,6 +46,48 @@ def test_a_changed_annotation_is_noticed_and_written(checkout: Path) -> None:
     assert pxd(checkout, "--check").returncode == 0
 
 
+def test_an_inline_room_accesses_memory_as_c_does_and_raises_only_if_something_in_it_can(checkout: Path) -> None:
+    room = checkout / "physmem/word.py"
+    room.write_text(
+        room.read_text()
+        + """
+
+def peek(space: AddressSpace, at: u64) -> u64:
+    return space.as_u64[(at + 8) >> 3]
+
+
+def peek_past(space: AddressSpace, at: u64) -> s32:
+    return space.as_s32[(at >> 2) + 1]
+
+
+def poke(space: AddressSpace, at: u64) -> None:
+    space.as_u8[at] = peek(space, at)
+
+
+def peek_aligned(space: AddressSpace, at: u64) -> u64:
+    if at & 7:
+        space.bad_address(at)
+    return peek(space, at)
+
+
+def peek_through(space: AddressSpace, at: u64) -> u64:
+    return peek(space, peek_aligned(space, at))
+"""
+    )
+    assert pxd(checkout).returncode == 0
+    written = (checkout / "physmem/word.pxd").read_text()
+    for line in (
+        "cdef inline uint64_t peek(AddressSpace space, uint64_t at) noexcept:",
+        "        return (<uint64_t *>&space.as_u8[at + 8])[0]",
+        "        return (<int32_t *>&space.as_u8[(at >> 2) + 1 << 2])[0]",
+        "cdef inline int poke(AddressSpace space, uint64_t at) noexcept:",
+        "        space.as_u8[at] = peek(space, at)",
+        "cdef inline uint64_t peek_aligned(AddressSpace space, uint64_t at) except? 0xBAD0BAD0BAD0BAD0:",
+        "cdef inline uint64_t peek_through(AddressSpace space, uint64_t at) except? 0xBAD0BAD0BAD0BAD0:",
+    ):
+        assert line in written.split("\n"), line
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -9,8 +9,10 @@ A hot room is a module whose second line is ``# room: compiled`` or ``# room: in
 * *inline* rooms hold accessors of a line or two.  A call into another extension module
   goes through a pointer, which would cost more than the accessor does, so their ``.pxd``
   repeats each body as ``cdef inline`` and the ``.py`` itself is never compiled.  Their
-  integer constants become C enumerators.  One that only reckons (no memory, no call but of
-  another such) cannot raise, and is declared so: its callers need not ask.
+  integer constants become C enumerators.  An access to a typed view of memory
+  (``mm.as_u64[at >> 3]``) becomes what C would do with ``at``, *unchecked*: that there is memory is
+  proved where the address was translated (:mod:`physmem.address`).  What calls nothing that may
+  raise cannot raise itself, and is declared so: its callers need not ask.
 
 So there is one source: types are written once, as annotations from :mod:`physmem.ctype`,
 and a test runs ``tools/pxd.py --check``.  A function is hot if every parameter and the
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import copy
 import os
 import sys
 from pathlib import Path
@@ -37,6 +40,8 @@ C_TYPES = {
     "s64": "int64_t",
     "bool": "bint",
 }
+#: The views of all memory, by attribute, and the log2 of the bytes of what they are of.
+MEMORY = {f"as_{name}": int(name[1:]).bit_length() - 4 for name in C_TYPES if name != "bool"}
 VIEWS = {f"{name}_view": f"{c}[::1]" for name, c in C_TYPES.items() if name != "bool"}
 VIEWS["u64_const_view"] = "const uint64_t[::1]"
 #: What a function returns when it raises: a value it hardly ever returns otherwise.
@@ -164,24 +169,24 @@ class Writer:
             arguments.append(arg.arg if c is None else f"{c} {arg.arg}")
         returns = annotation(function.returns)
         call = f"{function.name}({', '.join(arguments)})"
-        if self.room.kind == "inline" and self.only_reckons(self.room, function):
+        if self.room.kind == "inline" and self.cannot_raise(self.room, function):
             return f"{'int' if returns == 'None' else self.c_type(returns)} {call} noexcept"
         if returns == "None":
             # Compiled rooms return None as Python does: a bare ``return`` is allowed there.
             return f"int {call} except -1" if self.room.kind == "inline" else call
         return f"{self.c_type(returns)} {call} {EXCEPT.get(returns, '')}".rstrip()
 
-    def only_reckons(self, room: Room, function: ast.FunctionDef) -> bool:
-        """Whether a function of an inline room cannot raise, since nothing in it can."""
+    def cannot_raise(self, room: Room, function: ast.FunctionDef) -> bool:
+        """Whether nothing in a function of an inline room raises: it reckons, and accesses memory known to be there."""
         for node in ast.walk(function):
-            if isinstance(node, ast.Subscript | ast.Raise | ast.Assert):
+            if isinstance(node, ast.Raise | ast.Assert):
                 return False
-            if isinstance(node, ast.Call) and not self.calls_only_reckoning(room, node.func):
+            if isinstance(node, ast.Call) and not self.call_cannot_raise(room, node.func):
                 return False
         return True
 
-    def calls_only_reckoning(self, room: Room, called: ast.expr) -> bool:
-        """Whether what is called is ``range``, or a function of an inline room that :meth:`only_reckons`."""
+    def call_cannot_raise(self, room: Room, called: ast.expr) -> bool:
+        """Whether what is called is ``range``, or a function of an inline room that :meth:`cannot_raise`."""
         if isinstance(called, ast.Name):
             name, home = called.id, room
             if name == "range":
@@ -201,7 +206,7 @@ class Writer:
         else:
             return False
         function = home.functions.get(name)
-        return home.kind == "inline" and function is not None and self.only_reckons(home, function)
+        return home.kind == "inline" and function is not None and self.cannot_raise(home, function)
 
     def lint(self, function: ast.FunctionDef) -> None:
         """Refuse what Cython would silently do with Python objects: wide literals in sums, globals."""
@@ -276,11 +281,14 @@ class Writer:
         self.lint(function)
         types = self.local_types(function)
         returns_nothing = annotation(function.returns) == "None"
-        body = [Strip(returns_nothing).visit(node) for node in function.body if not is_docstring(node)]
+        strip = Strip(returns_nothing)
+        body = [strip.visit(copy.deepcopy(node)) for node in function.body if not is_docstring(node)]
         text = [line for node in body if node is not None for line in ast.unparse(node).split("\n")]
         self.lines += ["", f"cdef inline {self.signature(function, is_method=False)}:"]
         self.lines += [f"    cdef {c} {name}" for name, c in types.items()]
-        self.lines += [f"    {line}" for line in text]
+        # A decorator would be dropped where the body is inlined.
+        self.lines += ["    with cython.boundscheck(False):"]
+        self.lines += [f"        {line}" for line in text]
         if returns_nothing:
             self.lines.append("    return 0")
 
@@ -290,7 +298,7 @@ def is_docstring(node: ast.stmt) -> bool:
 
 
 class Strip(ast.NodeTransformer):
-    """Annotated assignments become plain ones; ``return`` of nothing returns the C 0."""
+    """Annotated assignments become plain ones; ``return`` of nothing returns the C 0; memory is accessed as C does."""
 
     def __init__(self, returns_nothing: bool) -> None:
         self.returns_nothing = returns_nothing
@@ -298,12 +306,30 @@ class Strip(ast.NodeTransformer):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.stmt | None:
         if node.value is None:
             return None
+        self.generic_visit(node)
         return ast.copy_location(ast.Assign([node.target], node.value, lineno=node.lineno), node)
 
     def visit_Return(self, node: ast.Return) -> ast.Return:
+        self.generic_visit(node)
         if self.returns_nothing and node.value is None:
             node.value = ast.Constant(0)
         return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.Subscript:
+        """``mm.as_u64[at >> 3]`` is ``*(u64 *)(memory + at)``."""
+        self.generic_visit(node)
+        view, index = node.value, node.slice
+        if not isinstance(view, ast.Attribute) or (MEMORY.get(view.attr, 0) == 0 and view.attr != "as_s8"):
+            return node
+        shift = MEMORY[view.attr]
+        shifted = isinstance(index, ast.BinOp) and isinstance(index.op, ast.RShift) and ast.unparse(index.right)
+        if shifted == str(shift):
+            at = ast.unparse(index.left)  # type: ignore[attr-defined]
+        else:
+            at = ast.unparse(ast.BinOp(index, ast.LShift(), ast.Constant(shift)))
+        c = C_TYPES[view.attr.removeprefix("as_")]
+        place = ast.Name(f"(<{c} *>&{ast.unparse(view.value)}.as_u8[{at}])")
+        return ast.Subscript(place, ast.Constant(0), node.ctx)
 
 
 def main() -> int:

@@ -40,7 +40,7 @@ cpdef zlc_mark_zone_full(Mm mm, uint64_t zonelist, uint64_t i)
 cpdef reset_alloc_batches(Mm mm, uint64_t preferred_zone)
 
 @cython.locals(taken=int64_t, cold=bint, pset=uint64_t, pageset=uint64_t, lists=uint64_t, refilled=int32_t, pg=uint64_t)
-cpdef uint64_t buffered_rmqueue(Mm mm, uint64_t preferred_zone, uint64_t zone, uint64_t z, uint32_t order, uint32_t gfp_flags, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
+cpdef uint64_t buffered_rmqueue(Mm mm, uint64_t preferred_z, uint64_t zone, uint64_t z, uint32_t order, uint32_t gfp_flags, int32_t migratetype) except? 0xBAD0BAD0BAD0BAD0
 
 @cython.locals(at=uint64_t, i=uint64_t)
 cpdef bint prep_new_page(Mm mm, uint64_t pg, uint32_t order, uint32_t gfp_flags, uint32_t alloc_flags) except -1
@@ -50,9 +50,6 @@ cpdef uint64_t take_from_zone(Mm mm, AllocContext ac, uint64_t zone, uint64_t z,
 
 @cython.locals(zref=uint64_t, zone=uint64_t, z=uint64_t, pg=uint64_t, allowednodes=uint64_t, zlc_active=bint, did_zlc_setup=bint, fair_skipped=uint32_t, rescan=bint, consider_zone_dirty=bint, verdict=uint32_t)
 cpdef uint64_t get_page_from_freelist(Mm mm, uint32_t gfp_mask, uint32_t order, uint32_t alloc_flags, AllocContext ac) except? 0xBAD0BAD0BAD0BAD0
-
-@cython.locals(which=uint32_t)
-cpdef bint zone_has_enough(Mm mm, uint64_t z, uint32_t order, uint32_t alloc_flags, AllocContext ac) except -1
 
 @cython.locals(outcome=int32_t)
 cpdef uint32_t reclaim_verdict(Mm mm, uint64_t zone, uint64_t z, uint32_t order, uint32_t gfp_mask, uint32_t alloc_flags, AllocContext ac) except? 0xBAD0BAD0

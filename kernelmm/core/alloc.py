@@ -27,7 +27,7 @@ def zlc(mm: Mm, zonelist: u64) -> u64:
     cache = mm.as_u64[(address.off(mm, zonelist) + mm.zonelist_zlcache_ptr) >> 3]
     if cache == 0:
         return 0
-    return address.off(mm, cache)
+    return address.struct_off(mm, cache, mm.sizeof_zlc)
 
 
 def zlc_clear_zones_full(mm: Mm, zonelist: u64) -> None:
@@ -84,13 +84,13 @@ def zlc_mark_zone_full(mm: Mm, zonelist: u64, i: u64) -> None:
 
 def reset_alloc_batches(mm: Mm, preferred_zone: u64) -> None:
     """``reset_alloc_batches``: a new round; each zone of the node up to the preferred one gets its batch again."""
-    zone: u64 = mm.as_u64[(address.off(mm, preferred_zone) + mm.zone_pgdat) >> 3] + mm.pgdat_node_zones
+    zone: u64 = mmzone.pgdat_of(mm, mmzone.zone_off(mm, preferred_zone)) + mm.pgdat_node_zones
     z: u64
     delta: s64
     while zone <= preferred_zone:
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         delta = watermark.wmark_pages(mm, z, watermark.WMARK_HIGH) - watermark.wmark_pages(mm, z, watermark.WMARK_LOW)
-        delta -= mm.as_s64[(z + mm.zone_vm_stat + 8 * abi.NR_ALLOC_BATCH) >> 3]
+        delta -= vmstat.zone_counter(mm, z, abi.NR_ALLOC_BATCH)
         vmstat.mod_zone_page_state(mm, z, mmzone.this_cpu_pageset(mm, z), abi.NR_ALLOC_BATCH, delta)
         word.clear_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
         zone += mm.sizeof_zone
@@ -99,17 +99,16 @@ def reset_alloc_batches(mm: Mm, preferred_zone: u64) -> None:
 # -- one zone -----------------------------------------------------------------
 
 
-def buffered_rmqueue(
-    mm: Mm, preferred_zone: u64, zone: u64, z: u64, order: u32, gfp_flags: u32, migratetype: s32
-) -> u64:
+def buffered_rmqueue(mm: Mm, preferred_z: u64, zone: u64, z: u64, order: u32, gfp_flags: u32, migratetype: s32) -> u64:
     """Take a page from one zone: a single one from the CPU's list, a block from the buddy lists; 0 if there is none.
 
+    :param preferred_z: physical address of the zone that the caller would have liked
     :param z: physical address of ``zone``
     """
     taken: s64 = word.bit(order)
     cold: bool = gfp_flags & gfp.__GFP_COLD != 0
-    pset: u64 = mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off
-    pageset: u64 = address.off(mm, pset)
+    pset: u64 = mmzone.this_cpu_pageset_va(mm, z)
+    pageset: u64 = mmzone.pageset_off(mm, pset)
     lists: u64
     refilled: s32
     pg: u64
@@ -121,7 +120,7 @@ def buffered_rmqueue(
                 zone,
                 z,
                 pageset,
-                mm.as_s32[(pageset + abi.PCP_BATCH) >> 2],
+                mmzone.pcp_batch(mm, pageset),
                 pset + lists,
                 pageset + lists,
                 migratetype,
@@ -144,10 +143,10 @@ def buffered_rmqueue(
             return 0
         vmstat.mod_zone_freepage_state(mm, z, pageset, -taken, page.freepage_migratetype(mm, address.page_off(mm, pg)))
     vmstat.mod_zone_page_state(mm, z, pageset, abi.NR_ALLOC_BATCH, -taken)
-    if mm.as_s64[(z + mm.zone_vm_stat + 8 * abi.NR_ALLOC_BATCH) >> 3] <= 0:
+    if vmstat.zone_counter(mm, z, abi.NR_ALLOC_BATCH) <= 0:
         word.set_bits(mm, z + mm.zone_flags, word.bit(abi.ZONE_FAIR_DEPLETED))
     vmstat.count_vm_events(mm, mm.pgalloc + mmzone.zone_idx(mm, zone, z), taken)
-    vmstat.zone_statistics(mm, address.off(mm, preferred_zone), z, pageset, gfp_flags & gfp.__GFP_OTHER_NODE != 0)
+    vmstat.zone_statistics(mm, preferred_z, z, pageset, gfp_flags & gfp.__GFP_OTHER_NODE != 0)
     if mm.debug_vm:
         mm.checker.range(mm, pg, zone, 1710)
     return pg
@@ -170,7 +169,7 @@ def prep_new_page(mm: Mm, pg: u64, order: u32, gfp_flags: u32, alloc_flags: u32)
     if order != 0 and gfp_flags & gfp.__GFP_COMP:
         compound.prep_compound_page(mm, pg, order)
     # Pages from below the watermarks are for those who will free memory with them.
-    mm.as_u8[at + abi.PAGE_PFMEMALLOC] = 1 if alloc_flags & watermark.ALLOC_NO_WATERMARKS else 0
+    page.set_pfmemalloc(mm, at, alloc_flags & watermark.ALLOC_NO_WATERMARKS != 0)
     return False
 
 
@@ -178,7 +177,7 @@ def take_from_zone(mm: Mm, ac: AllocContext, zone: u64, z: u64, order: u32, gfp_
     """:func:`buffered_rmqueue` until it gives a good page; 0 if it has none."""
     pg: u64
     while True:
-        pg = buffered_rmqueue(mm, ac.preferred_zone, zone, z, order, gfp_mask, ac.migratetype)
+        pg = buffered_rmqueue(mm, ac.preferred_z, zone, z, order, gfp_mask, ac.migratetype)
         if pg == 0 or not prep_new_page(mm, pg, order, gfp_mask, alloc_flags):
             return pg
 
@@ -216,23 +215,23 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
             zone = zoneref.zone_of(mm, zref)
             if zone == 0:
                 break
-            z = address.off(mm, zone)
+            z = ac.preferred_z if zone == ac.preferred_zone else mmzone.zone_off(mm, zone)
             if zlc_active and not zlc_zone_worth_trying(mm, ac.zonelist, (zref - ac.zonerefs) >> 4, allowednodes):
                 continue
             if mm.cpusets_enabled and alloc_flags & watermark.ALLOC_CPUSET:
                 if not cpuset.node_allowed(mm, mmzone.zone_nid(mm, z), gfp_mask):
                     continue
             if alloc_flags & watermark.ALLOC_FAIR:
-                if mmzone.zone_nid(mm, address.off(mm, ac.preferred_zone)) != mmzone.zone_nid(mm, z):
+                if mmzone.zone_nid(mm, ac.preferred_z) != mmzone.zone_nid(mm, z):
                     break
-                if mm.as_u64[(z + mm.zone_flags) >> 3] & word.bit(abi.ZONE_FAIR_DEPLETED):
+                if mmzone.test_zone_flag(mm, z, abi.ZONE_FAIR_DEPLETED):
                     fair_skipped += 1
                     continue
             if consider_zone_dirty and not mm.zone_dirty_ok(z):
                 continue
             verdict = watermark.ZONE_TAKE
-            if not zone_has_enough(mm, z, order, alloc_flags, ac):
-                if mm.numa and not did_zlc_setup and mm.as_s32[mm.var_nr_online_nodes >> 2] > 1:
+            if not watermark.zone_has_enough(mm, z, order, alloc_flags, ac.classzone_idx):
+                if not did_zlc_setup and mmzone.nr_online_nodes(mm) > 1:
                     allowednodes = zlc_setup(mm, ac.zonelist, alloc_flags)
                     zlc_active = True
                     did_zlc_setup = True
@@ -255,22 +254,12 @@ def get_page_from_freelist(mm: Mm, gfp_mask: u32, order: u32, alloc_flags: u32, 
             if fair_skipped != 0:
                 rescan = True
                 reset_alloc_batches(mm, ac.preferred_zone)
-            if mm.numa and mm.as_s32[mm.var_nr_online_nodes >> 2] > 1:
+            if mmzone.nr_online_nodes(mm) > 1:
                 rescan = True
         if zlc_active:
             zlc_active = False
             rescan = True
     return 0
-
-
-def zone_has_enough(mm: Mm, z: u64, order: u32, alloc_flags: u32, ac: AllocContext) -> bool:
-    """Whether the request may take from this zone: above the watermark, or no watermark applies to it."""
-    which: u32 = alloc_flags & watermark.ALLOC_WMARK_MASK
-    if watermark.zone_watermark_ok(mm, z, order, watermark.wmark_pages(mm, z, which), ac.classzone_idx, alloc_flags):
-        return True
-    if alloc_flags & watermark.ALLOC_NO_WATERMARKS:
-        return True
-    return False
 
 
 def reclaim_verdict(mm: Mm, zone: u64, z: u64, order: u32, gfp_mask: u32, alloc_flags: u32, ac: AllocContext) -> u32:
@@ -282,7 +271,7 @@ def reclaim_verdict(mm: Mm, zone: u64, z: u64, order: u32, gfp_mask: u32, alloc_
     outcome: s32 = mm.zone_reclaim(zone, gfp_mask, order)
     if outcome < 0:
         return watermark.ZONE_SKIP
-    if zone_has_enough(mm, z, order, alloc_flags, ac):
+    if watermark.zone_has_enough(mm, z, order, alloc_flags, ac.classzone_idx):
         return watermark.ZONE_TAKE
     if alloc_flags & watermark.ALLOC_WMARK_MASK == watermark.ALLOC_WMARK_MIN or outcome == 0:
         return watermark.ZONE_FULL

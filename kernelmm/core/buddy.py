@@ -28,12 +28,14 @@ def __free_one_page(mm: Mm, pg: u64, pfn: u64, zone: u64, z: u64, pageset: u64, 
     :param z: physical address of the same
     :param pageset: physical address of the running CPU's pageset of the zone
     """
-    at: u64 = address.page_off(mm, pg)
+    at: u64 = address.buddies_off(mm, pg, pfn)
     max_order: u32 = abi.MAX_ORDER
     index: u64
     buddy_index: u64 = 0
     step: s64
     head: u64
+    if order >= abi.MAX_ORDER:
+        mm.bad_block(pg, order)
     if mm.debug_vm:
         mm.check_free_one_page(pg, zone, migratetype)
     if migratetype == mm.migrate_isolate:
@@ -86,6 +88,8 @@ def expand(mm: Mm, pg: u64, at: u64, zone: u64, z: u64, low: u32, high: u32, mig
     """Split a block of order ``high`` until its first part has order ``low``; the rest become free blocks."""
     half: u64
     head: u64
+    if at > mm.size - (word.bit(high) << abi.SIZEOF_PAGE_SHIFT):
+        mm.bad_block(pg, high)
     while high > low:
         high -= 1
         half = word.bit(high) << abi.SIZEOF_PAGE_SHIFT

@@ -16,7 +16,7 @@ from physmem.ctype import u32, u64
 
 def prep_compound_page(mm: Mm, pg: u64, order: u32) -> None:
     """Turn a fresh block of ``order`` >= 1 into a compound page."""
-    at: u64 = address.page_off(mm, pg)
+    at: u64 = address.block_off(mm, pg, order)
     tail: u64 = at + abi.SIZEOF_PAGE
     i: u64
     mm.as_u64[(tail + abi.PAGE_COMPOUND_DTOR) >> 3] = mm.free_compound_page
@@ -40,7 +40,7 @@ def compound_head(mm: Mm, pg: u64) -> u64:
     """``compound_head``: the head of a tail; any other page itself."""
     at: u64 = address.page_off(mm, pg)
     if page.test_flag(mm, at, abi.PG_tail):
-        return mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3]
+        return page.first_page(mm, at)
     return pg
 
 
@@ -67,7 +67,7 @@ def get_page(mm: Mm, pg: u64) -> None:
     at: u64 = address.page_off(mm, pg)
     head_at: u64
     if page.test_flag(mm, at, abi.PG_tail):
-        head_at = address.page_off(mm, mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3])
+        head_at = address.page_off(mm, page.first_page(mm, at))
         if not compound_tail_refcounted(mm, head_at):
             if mm.debug_vm:
                 mm.checker.get_page_tail(mm, at, head_at, False)

@@ -9,6 +9,11 @@ from kernelmm.core.mm import Mm
 from physmem.ctype import u32, u64
 
 
+def gfp_allowed_mask(mm: Mm) -> u32:
+    """``gfp_allowed_mask``: what may be asked for yet, early in the boot or on the way to sleep."""
+    return mm.as_u32[mm.var_gfp_allowed_mask >> 2]
+
+
 def flags(mm: Mm) -> u32:
     """``current->flags``: PF_*."""
     return mm.as_u32[(mm.task + task.FLAGS) >> 2]

@@ -57,7 +57,7 @@ def __alloc_pages_nodemask(mm: Mm, gfp_mask: u32, order: u32, zonelist: u64, nod
     ac.nodemask = nodemask
     ac.migratetype = gfp.gfpflags_to_migratetype(gfp_mask, mmzone.mobility_disabled(mm))
     zoneref.set_zonelist(mm, ac, zonelist)
-    gfp_mask &= mm.as_u32[mm.var_gfp_allowed_mask >> 2]
+    gfp_mask &= current.gfp_allowed_mask(mm)
     if mm.debug_alloc:
         mm.alloc_begins(gfp_mask)
     if fault.should_fail_alloc_page(mm, gfp_mask, order):

@@ -33,6 +33,7 @@ DNAME = 120
 IGNORE_GFP_HIGHMEM = 128
 IGNORE_GFP_WAIT = 132
 MIN_ORDER = 136
+SIZE = 140
 
 
 def should_fail(mm: Mm, attr: u64, size: s32) -> bool:

@@ -20,8 +20,8 @@ cpdef bint free_pages_check(Mm mm, uint64_t pg, uint64_t at) except -1
 @cython.locals(i=uint64_t, bad=int32_t)
 cpdef int32_t check_tails(Mm mm, uint64_t pg, uint64_t at, uint32_t order) except? -0x5BAD5BAD
 
-@cython.locals(at=uint64_t, i=uint64_t, bad=int32_t, debugging=bint, tails=bint)
-cpdef bint free_pages_prepare(Mm mm, uint64_t pg, uint32_t order) except -1
+@cython.locals(i=uint64_t, bad=int32_t, debugging=bint, tails=bint)
+cpdef bint free_pages_prepare(Mm mm, uint64_t pg, uint64_t at, uint32_t order) except -1
 
 @cython.locals(z=uint64_t, pageset=uint64_t)
 cpdef free_one_page(Mm mm, uint64_t zone, uint64_t pg, uint64_t pfn, uint32_t order, int32_t migratetype)
@@ -29,7 +29,7 @@ cpdef free_one_page(Mm mm, uint64_t zone, uint64_t pg, uint64_t pfn, uint32_t or
 @cython.locals(at=uint64_t, pfn=uint64_t, migratetype=int32_t)
 cpdef __free_pages_ok(Mm mm, uint64_t pg, uint32_t order)
 
-@cython.locals(at=uint64_t, pfn=uint64_t, zone=uint64_t, z=uint64_t, pset=uint64_t, pageset=uint64_t, lists=uint64_t, migratetype=int32_t, count=int32_t, batch=int32_t)
+@cython.locals(at=uint64_t, pfn=uint64_t, zone=uint64_t, z=uint64_t, pset=uint64_t, pageset=uint64_t, lists=uint64_t, migratetype=int32_t, batch=int32_t)
 cpdef free_hot_cold_page(Mm mm, uint64_t pg, bint cold)
 
 cpdef __free_pages(Mm mm, uint64_t pg, uint32_t order)

@@ -17,7 +17,7 @@ from physmem.ctype import s32, u32, u64
 
 def free_pages_check(mm: Mm, pg: u64, at: u64) -> bool:
     """Whether one page is in a bad state (then reported); a good one loses its flags and last_cpupid."""
-    flags: u64 = mm.as_u64[(at + abi.PAGE_FLAGS) >> 3]
+    flags: u64 = page.flags(mm, at)
     if page.is_bad(mm, at, mm.check_at_free):
         mm.bad_page_at_free(pg, at)
         return True
@@ -25,7 +25,7 @@ def free_pages_check(mm: Mm, pg: u64, at: u64) -> bool:
     flags |= mm.last_cpupid_bits
     if flags & mm.check_at_prep != 0:
         flags ^= flags & mm.check_at_prep
-    mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] = flags
+    page.set_flags(mm, at, flags)
     return False
 
 
@@ -41,9 +41,8 @@ def check_tails(mm: Mm, pg: u64, at: u64, order: u32) -> s32:
     return bad
 
 
-def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
+def free_pages_prepare(mm: Mm, pg: u64, at: u64, order: u32) -> bool:
     """Check every page of a block about to be freed; False if any is bad, and then none of it is freed."""
-    at: u64 = address.page_off(mm, pg)
     i: u64
     bad: s32 = 0
     debugging: bool = mm.debugging
@@ -53,9 +52,9 @@ def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
         tails = page.compound(mm, at)
     if mm.tracing:
         mm.tracer.mm_page_free(mm, pg, order)
-    if mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] & 1 != 0:
+    if page.mapping(mm, at) & 1 != 0:
         # PageAnon: the mapping of an anonymous page may stay to the end.
-        mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] = 0
+        page.set_mapping(mm, at, 0)
     if free_pages_check(mm, pg, at):
         bad += 1
     if tails:
@@ -71,7 +70,7 @@ def free_pages_prepare(mm: Mm, pg: u64, order: u32) -> bool:
 
 def free_one_page(mm: Mm, zone: u64, pg: u64, pfn: u64, order: u32, migratetype: s32) -> None:
     """Put one block on the zone's buddy lists, under its lock."""
-    z: u64 = address.off(mm, zone)
+    z: u64 = mmzone.zone_off(mm, zone)
     pageset: u64 = mmzone.this_cpu_pageset(mm, z)
     mmzone.spin_lock(mm, z)
     pcp.reset_pages_scanned(mm, z, pageset)
@@ -86,10 +85,10 @@ def free_one_page(mm: Mm, zone: u64, pg: u64, pfn: u64, order: u32, migratetype:
 
 def __free_pages_ok(mm: Mm, pg: u64, order: u32) -> None:
     """Free a block whose last reference is gone."""
-    at: u64 = address.page_off(mm, pg)
+    at: u64 = address.block_off(mm, pg, order)
     pfn: u64 = address.page_to_pfn(mm, pg)
     migratetype: s32
-    if not free_pages_prepare(mm, pg, order):
+    if not free_pages_prepare(mm, pg, at, order):
         return
     migratetype = mmzone.pageblock_migratetype(mm, pfn)
     word.add_u64(mm, mm.vm_events + 8 * mm.pgfree, word.bit(order))
@@ -110,12 +109,11 @@ def free_hot_cold_page(mm: Mm, pg: u64, cold: bool) -> None:
     pageset: u64
     lists: u64
     migratetype: s32
-    count: s32
     batch: s32
-    if not free_pages_prepare(mm, pg, 0):
+    if not free_pages_prepare(mm, pg, at, 0):
         return
     zone = mmzone.page_zone(mm, at)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     migratetype = mmzone.pageblock_migratetype(mm, pfn)
     page.set_freepage_migratetype(mm, at, migratetype)
     word.add_u64(mm, mm.vm_events + 8 * mm.pgfree, 1)
@@ -126,16 +124,15 @@ def free_hot_cold_page(mm: Mm, pg: u64, cold: bool) -> None:
             return
         migratetype = abi.MIGRATE_MOVABLE
     lists = abi.PCP_LISTS + abi.SIZEOF_LIST_HEAD * migratetype
-    pset = mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off
-    pageset = address.off(mm, pset)
+    pset = mmzone.this_cpu_pageset_va(mm, z)
+    pageset = mmzone.pageset_off(mm, pset)
     if cold:
         list_head.list_add_tail(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, pset + lists, pageset + lists)
     else:
         list_head.list_add(mm, pg + abi.PAGE_LRU, at + abi.PAGE_LRU, pset + lists, pageset + lists)
     word.add_s32(mm, pageset + abi.PCP_COUNT, 1)
-    count = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
-    if count >= mm.as_s32[(pageset + abi.PCP_HIGH) >> 2]:
-        batch = mm.as_s32[(pageset + abi.PCP_BATCH) >> 2]
+    if mmzone.pcp_count(mm, pageset) >= mmzone.pcp_high(mm, pageset):
+        batch = mmzone.pcp_batch(mm, pageset)
         pcp.free_pcppages_bulk(mm, zone, batch, pset, pageset)
         word.add_s32(mm, pageset + abi.PCP_COUNT, -batch)
 
@@ -183,7 +180,7 @@ def put_page(mm: Mm, pg: u64) -> None:
         if page.put_testzero(mm, at):
             put_compound_or_single(mm, pg, at)
         return
-    head = mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3]
+    head = page.first_page(mm, at)
     head_at = address.page_off(mm, head)
     if not compound.compound_tail_refcounted(mm, head_at):
         if mm.debug_vm:

@@ -14,6 +14,7 @@ cdef class AllocContext:
     cdef public uint64_t zonerefs_end
     cdef public uint64_t nodemask
     cdef public uint64_t preferred_zone
+    cdef public uint64_t preferred_z
     cdef public int32_t classzone_idx
     cdef public int32_t migratetype
     cdef public int32_t high_zoneidx
@@ -58,6 +59,7 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t sizeof_zone
     cdef public uint64_t free_area_nr_free
     cdef public uint64_t sizeof_free_area
+    cdef public uint64_t sizeof_pageset
     cdef public uint64_t pageset_stat_threshold
     cdef public uint64_t pageset_vm_stat_diff
     cdef public uint64_t pgdat_node_zones
@@ -68,6 +70,7 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t pgdat_kswapd_wait_task_list
     cdef public uint64_t pgdat_kswapd_max_order
     cdef public uint64_t pgdat_classzone_idx
+    cdef public uint64_t sizeof_pgdat
     cdef public uint64_t sizeof_zonelist
     cdef public uint64_t max_zonelists
     cdef public uint64_t zonelist_zonerefs
@@ -76,6 +79,7 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t zlc_z_to_n
     cdef public uint64_t zlc_fullzones
     cdef public uint64_t zlc_last_full_zap
+    cdef public uint64_t sizeof_zlc
     cdef public bint flatmem
     cdef public uint64_t zone_pageblock_flags
     cdef public uint64_t section_pageblock_flags
@@ -111,6 +115,7 @@ cdef class Mm(AddressSpace):
     cdef public uint64_t var_node_states_memory
     cdef public uint64_t var_per_cpu_offset
     cdef public uint64_t percpu_vm_event_states
+    cdef public uint64_t sizeof_vm_event_state
     cdef public uint64_t percpu_numa_node
     cdef public uint64_t contig_page_data
     cdef public uint64_t free_compound_page
@@ -177,6 +182,10 @@ cdef class Mm(AddressSpace):
     cpdef bad_migratetype(self, uint64_t page, int32_t migratetype)
 
     cpdef bad_zonelist(self, uint64_t end)
+
+    cpdef bad_zone_idx(self, uint64_t zref, int32_t index)
+
+    cpdef bad_node(self, int32_t nid)
 
     cpdef bad_pcp_count(self, uint64_t zone, int32_t count, int32_t missing)
 

@@ -20,7 +20,7 @@ from typing import Any
 from kernelmm.core import task
 from physmem import abi, address
 from physmem.ctype import s32, u32, u64
-from physmem.errors import AddressError, BudgetError, CorruptionError, UnsupportedError
+from physmem.errors import AddressError, BudgetError, CorruptionError, UnsupportedError, UsageError
 from physmem.ram import Ram
 from physmem.space import AddressSpace
 
@@ -44,6 +44,8 @@ class AllocContext:
     zonerefs_end: u64
     nodemask: u64
     preferred_zone: u64
+    #: Physical address of the same
+    preferred_z: u64
     classzone_idx: s32
     migratetype: s32
     high_zoneidx: s32
@@ -103,6 +105,7 @@ class Mm(AddressSpace):
     sizeof_free_area: u64
 
     # struct per_cpu_pageset
+    sizeof_pageset: u64
     pageset_stat_threshold: u64
     pageset_vm_stat_diff: u64
 
@@ -115,6 +118,7 @@ class Mm(AddressSpace):
     pgdat_kswapd_wait_task_list: u64
     pgdat_kswapd_max_order: u64
     pgdat_classzone_idx: u64
+    sizeof_pgdat: u64
     sizeof_zonelist: u64
     max_zonelists: u64
     zonelist_zonerefs: u64
@@ -123,6 +127,7 @@ class Mm(AddressSpace):
     zlc_z_to_n: u64
     zlc_fullzones: u64
     zlc_last_full_zap: u64
+    sizeof_zlc: u64
     flatmem: bool
     zone_pageblock_flags: u64
     section_pageblock_flags: u64
@@ -162,6 +167,7 @@ class Mm(AddressSpace):
     var_node_states_memory: u64
     var_per_cpu_offset: u64
     percpu_vm_event_states: u64
+    sizeof_vm_event_state: u64
     percpu_numa_node: u64
     contig_page_data: u64
     free_compound_page: u64
@@ -262,7 +268,7 @@ class Mm(AddressSpace):
     def set_task(self, record: u64) -> None:
         """Go on as the task with this record (a kernel address); 0: the first task, which has one of its own."""
         self.current = record
-        self.task = address.off(self, record) if record != 0 else self.first_task
+        self.task = address.struct_off(self, record, task.SIZE) if record != 0 else self.first_task
 
     @property
     def task_flags(self) -> int:
@@ -331,10 +337,13 @@ class Mm(AddressSpace):
         """Go on as if running on ``cpu`` (smp_processor_id)."""
         self.cpu = cpu
         self.this_cpu_off = self.per_cpu_offset(cpu)
-        self.vm_events = address.off(self, self.percpu_vm_event_states + self.this_cpu_off)
+        self.vm_events = address.struct_off(
+            self, self.percpu_vm_event_states + self.this_cpu_off, self.sizeof_vm_event_state
+        )
         if self.numa:
             at: u64 = self.percpu_numa_node + self.this_cpu_off
-            self.numa_node = address.off(self, at - at % 8) + at % 8
+            # An int, in the half of a word that it is in.
+            self.numa_node = address.off(self, at - at % 8) + (at & 4)
 
     def per_cpu_offset(self, cpu: u32) -> u64:
         """``__per_cpu_offset[cpu]``; 0 on a kernel without SMP, whose per-cpu variables are plain ones."""
@@ -348,7 +357,9 @@ class Mm(AddressSpace):
         start: u64
         i: s32
         for i in range(self.max_nr_zones):
-            z = address.off(self, self.contig_page_data + self.pgdat_node_zones + i * self.sizeof_zone)
+            z = address.struct_off(
+                self, self.contig_page_data + self.pgdat_node_zones + i * self.sizeof_zone, self.sizeof_zone
+            )
             start = self.as_u64[(z + self.zone_start_pfn) >> 3]
             if start <= pfn and pfn - start < self.as_u64[(z + self.zone_spanned_pages) >> 3]:
                 return z
@@ -375,6 +386,14 @@ class Mm(AddressSpace):
     def bad_zonelist(self, end: u64) -> None:
         """Report a zonelist without an end: always raises CorruptionError."""
         raise CorruptionError("zonelist", f"no NULL zone before its end at physical {end:#x}")
+
+    def bad_zone_idx(self, zref: u64, index: s32) -> None:
+        """Report a zoneref with an impossible index: always raises CorruptionError."""
+        raise CorruptionError("zonelist", f"the zoneref at physical {zref:#x} has zone_idx {index}")
+
+    def bad_node(self, nid: s32) -> None:
+        """Say that there cannot be such a node: always raises UsageError."""
+        raise UsageError(f"node {nid}: the kernel is built for {self.nodes_mask + 1}")
 
     def bad_pcp_count(self, zone: u64, count: s32, missing: s32) -> None:
         """Report per-cpu lists shorter than their count: always raises CorruptionError."""

@@ -15,9 +15,17 @@ from physmem.ctype import s32, s64, u32, u64
 
 def node_data(mm: Mm, nid: s32) -> u64:
     """``NODE_DATA(nid)``: kernel address of the node's ``struct pglist_data``."""
+    node: u64 = nid
     if mm.numa:
-        return mm.as_u64[(mm.var_node_data + 8 * nid) >> 3]
+        if node > mm.nodes_mask:
+            mm.bad_node(nid)
+        return mm.as_u64[(mm.var_node_data + 8 * node) >> 3]
     return mm.contig_page_data
+
+
+def zone_off(mm: Mm, zone: u64) -> u64:
+    """Physical address of a ``struct zone``, all of it memory; AddressError if it is not."""
+    return address.struct_off(mm, zone, mm.sizeof_zone)
 
 
 def node_zonelist(mm: Mm, nid: s32, thisnode: bool) -> u64:
@@ -35,13 +43,30 @@ def page_zone(mm: Mm, at: u64) -> u64:
 def zone_idx(mm: Mm, zone: u64, z: u64) -> u64:
     """``zone_idx``: index of the zone in its node."""
     mask: u64 = 0xFFFFFFFFFFFFFFFF
-    rest: u64 = (zone - mm.as_u64[(z + mm.zone_pgdat) >> 3] - mm.pgdat_node_zones) & mask
+    rest: u64 = (zone - pgdat_of(mm, z) - mm.pgdat_node_zones) & mask
     index: u64 = 0
     # A handful of zones: cheaper than dividing by a size that the compiler does not know.
     while rest >= mm.sizeof_zone and index < 8:
         rest -= mm.sizeof_zone
         index += 1
     return index
+
+
+def pgdat_of(mm: Mm, z: u64) -> u64:
+    """``zone->zone_pgdat``."""
+    return mm.as_u64[(z + mm.zone_pgdat) >> 3]
+
+
+def test_zone_flag(mm: Mm, z: u64, nr: u32) -> bool:
+    """``test_bit(nr, &zone->flags)``."""
+    return (mm.as_u64[(z + mm.zone_flags) >> 3] >> nr) & 1 != 0
+
+
+def nr_online_nodes(mm: Mm) -> s32:
+    """``nr_online_nodes``."""
+    if mm.numa:
+        return mm.as_s32[mm.var_nr_online_nodes >> 2]
+    return 1
 
 
 def zone_nid(mm: Mm, z: u64) -> s32:
@@ -72,7 +97,7 @@ def populated_zone(mm: Mm, nid: s32, index: s32) -> u64:
     if pgdat == 0:
         return 0
     zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-    if populated(mm, address.off(mm, zone)):
+    if populated(mm, zone_off(mm, zone)):
         return zone
     return 0
 
@@ -109,14 +134,39 @@ def pageset_va(mm: Mm, z: u64, cpu: u32) -> u64:
     return mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.per_cpu_offset(cpu)
 
 
+def this_cpu_pageset_va(mm: Mm, z: u64) -> u64:
+    """Kernel address of the running CPU's ``struct per_cpu_pageset`` of the zone (``this_cpu_ptr``)."""
+    return mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off
+
+
+def pageset_off(mm: Mm, pageset: u64) -> u64:
+    """Physical address of a ``struct per_cpu_pageset``, all of it memory; AddressError if it is not."""
+    return address.struct_off(mm, pageset, mm.sizeof_pageset)
+
+
 def this_cpu_pageset(mm: Mm, z: u64) -> u64:
     """Physical address of the running CPU's ``struct per_cpu_pageset`` of the zone."""
-    return address.off(mm, mm.as_u64[(z + mm.zone_pageset) >> 3] + mm.this_cpu_off)
+    return pageset_off(mm, this_cpu_pageset_va(mm, z))
+
+
+def pcp_batch(mm: Mm, pageset: u64) -> s32:
+    """``pcp->batch``: pages that go to and from the buddy lists at a time."""
+    return mm.as_s32[(pageset + abi.PCP_BATCH) >> 2]
+
+
+def pcp_count(mm: Mm, pageset: u64) -> s32:
+    """``pcp->count``: pages on the lists."""
+    return mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
+
+
+def pcp_high(mm: Mm, pageset: u64) -> s32:
+    """``pcp->high``: as many pages are too many."""
+    return mm.as_s32[(pageset + abi.PCP_HIGH) >> 2]
 
 
 def pageset_of(mm: Mm, z: u64, cpu: u32) -> u64:
     """Physical address of a CPU's ``struct per_cpu_pageset`` of the zone."""
-    return address.off(mm, pageset_va(mm, z, cpu))
+    return pageset_off(mm, pageset_va(mm, z, cpu))
 
 
 def cpu_online(mm: Mm, cpu: u32) -> bool:

@@ -47,7 +47,7 @@ def move_freepages(mm: Mm, zone: u64, start_pfn: u64, end_pfn: u64, migratetype:
     :returns: pages moved
     :raises CorruptionError: a free block's order is impossible
     """
-    z: u64 = address.off(mm, zone)
+    z: u64 = mmzone.zone_off(mm, zone)
     head: u64
     pfn: u64 = start_pfn
     moved: u64 = 0
@@ -78,7 +78,7 @@ def move_freepages(mm: Mm, zone: u64, start_pfn: u64, end_pfn: u64, migratetype:
 
 def move_freepages_block(mm: Mm, zone: u64, pfn: u64, migratetype: s32) -> u64:
     """:func:`move_freepages` for the pageblock of ``pfn``, as far as the zone spans it."""
-    z: u64 = address.off(mm, zone)
+    z: u64 = mmzone.zone_off(mm, zone)
     start: u64 = (pfn >> abi.PAGEBLOCK_ORDER) << abi.PAGEBLOCK_ORDER
     end: u64 = start + abi.PAGEBLOCK_NR_PAGES - 1
     if not mmzone.spans_pfn(mm, z, start):
@@ -121,7 +121,7 @@ def try_to_steal_freepages(mm: Mm, zone: u64, pg: u64, start_type: s32) -> None:
 
 def __rmqueue_fallback(mm: Mm, zone: u64, order: u32, start_migratetype: s32) -> u64:
     """Take a block from another mobility, the largest first; ``struct page *`` or 0."""
-    z: u64 = address.off(mm, zone)
+    z: u64 = mmzone.zone_off(mm, zone)
     current: u32 = abi.MAX_ORDER
     i: s32
     migratetype: s32

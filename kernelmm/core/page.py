@@ -85,6 +85,36 @@ def set_freepage_migratetype(mm: Mm, at: u64, migratetype: s32) -> None:
     mm.as_u64[(at + abi.PAGE_INDEX) >> 3] = migratetype
 
 
+def set_pfmemalloc(mm: Mm, at: u64, value: bool) -> None:
+    """``page->pfmemalloc = value``."""
+    mm.as_u8[at + abi.PAGE_PFMEMALLOC] = 1 if value else 0
+
+
+def flags(mm: Mm, at: u64) -> u64:
+    """``page->flags``."""
+    return mm.as_u64[(at + abi.PAGE_FLAGS) >> 3]
+
+
+def set_flags(mm: Mm, at: u64, value: u64) -> None:
+    """``page->flags = value``."""
+    mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] = value
+
+
+def mapping(mm: Mm, at: u64) -> u64:
+    """``page->mapping``."""
+    return mm.as_u64[(at + abi.PAGE_MAPPING) >> 3]
+
+
+def set_mapping(mm: Mm, at: u64, value: u64) -> None:
+    """``page->mapping = value``."""
+    mm.as_u64[(at + abi.PAGE_MAPPING) >> 3] = value
+
+
+def first_page(mm: Mm, at: u64) -> u64:
+    """``page->first_page``: of a tail, the head of its compound page."""
+    return mm.as_u64[(at + abi.PAGE_FIRST_PAGE) >> 3]
+
+
 def is_buddy(mm: Mm, at: u64, buddy_at: u64, order: u32) -> bool:
     """``page_is_buddy``: the other block is free, of the same order, in the same zone."""
     if mm.as_s32[(buddy_at + abi.PAGE_MAPCOUNT) >> 2] != abi.PAGE_BUDDY_MAPCOUNT_VALUE:

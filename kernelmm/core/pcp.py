@@ -63,7 +63,7 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, pcp: u64, pageset: u64) ->
     :param pageset: physical address of the same
     :raises CorruptionError: the lists hold fewer pages than ``pcp->count`` says
     """
-    z: u64 = address.off(mm, zone)
+    z: u64 = mmzone.zone_off(mm, zone)
     to_free: s32 = count
     batch_free: s32 = 0
     migratetype: s32 = 0
@@ -117,9 +117,9 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, pcp: u64, pageset: u64) ->
 
 def drain_pages_zone(mm: Mm, cpu: u32, zone: u64) -> None:
     """Return every page of one CPU's lists of one zone."""
-    z: u64 = address.off(mm, zone)
+    z: u64 = mmzone.zone_off(mm, zone)
     pageset: u64 = mmzone.pageset_of(mm, z, cpu)
-    count: s32 = mm.as_s32[(pageset + abi.PCP_COUNT) >> 2]
+    count: s32 = mmzone.pcp_count(mm, pageset)
     if count != 0:
         free_pcppages_bulk(mm, zone, count, mmzone.pageset_va(mm, z, cpu), pageset)
         mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] = 0
@@ -173,10 +173,10 @@ def has_pcps(mm: Mm, cpu: u32, only: u64) -> bool:
     index: s32
     zone: u64
     if only != 0:
-        return mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, only), cpu) + abi.PCP_COUNT) >> 2] != 0
+        return mmzone.pcp_count(mm, mmzone.pageset_of(mm, mmzone.zone_off(mm, only), cpu)) != 0
     for nid in range(mm.nr_node_ids):
         for index in range(mm.max_nr_zones):
             zone = mmzone.populated_zone(mm, nid, index)
-            if zone != 0 and mm.as_s32[(mmzone.pageset_of(mm, address.off(mm, zone), cpu) + abi.PCP_COUNT) >> 2] != 0:
+            if zone != 0 and mmzone.pcp_count(mm, mmzone.pageset_of(mm, mmzone.zone_off(mm, zone), cpu)) != 0:
                 return True
     return False

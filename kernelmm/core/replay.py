@@ -38,10 +38,8 @@ def cold_free(mm: Mm, pg: u64) -> None:
 
 
 def perform(mm: Mm, code: s64, pg: u64, a: s64, b: s64, c: s64) -> None:
-    """Any operation on an allocated page but those that hand out ids."""
-    if code == opcode.FREE:
-        free.__free_pages(mm, pg, a)
-    elif code == opcode.FREE_ADDR:
+    """Any operation on an allocated page but the most frequent one and those that hand out ids."""
+    if code == opcode.FREE_ADDR:
         free.free_pages(mm, address.page_address(mm, pg), a)
     elif code == opcode.FREE_COLD:
         cold_free(mm, pg)
@@ -67,9 +65,9 @@ def drain_or_set(mm: Mm, code: s64, a: s64, b: s64) -> s64:
         mm.set_cpu(a)
     elif code == opcode.SCANNED:
         zone = mmzone.node_data(mm, 0) + mm.pgdat_node_zones + a * mm.sizeof_zone
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         vmstat.mod_zone_page_state(mm, z, mmzone.this_cpu_pageset(mm, z), mm.nr_pages_scanned, b)
-        return mm.as_s64[(z + mm.zone_vm_stat + 8 * mm.nr_pages_scanned) >> 3]
+        return vmstat.zone_counter(mm, z, mm.nr_pages_scanned)
     return -1
 
 
@@ -114,6 +112,8 @@ def replay(mm: Mm, ops: s64_view, pages: u64_view, results: s64_view, start: u64
                     free.split_page(mm, pg, a)
                 for k in range(1 << a):
                     pages[ops[5 * i + 3] + k] = pg + (k << abi.SIZEOF_PAGE_SHIFT) if pg != 0 else 0
+            elif code == opcode.FREE and pg != 0:
+                free.__free_pages(mm, pg, a)
             elif pg != 0:
                 perform(mm, code, pg, a, ops[5 * i + 3], ops[5 * i + 4])
         if pg == 0 and code != opcode.ALLOC and ident < 0:

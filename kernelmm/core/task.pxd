@@ -36,6 +36,8 @@ cdef enum:
 cdef enum:
     NR_CPUSETS = 104
 cdef enum:
+    SIZE = 108
+cdef enum:
     TIF_SIGKILL = 1
 cdef enum:
     TIF_MEMDIE = 1048576

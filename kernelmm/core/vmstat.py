@@ -28,9 +28,14 @@ def zone_page_state_add(mm: Mm, z: u64, item: s32, delta: s64) -> None:
     word.add_u64(mm, mm.var_vm_stat + 8 * item, delta)
 
 
+def zone_counter(mm: Mm, z: u64, item: s32) -> s64:
+    """``zone->vm_stat[item]`` as it is."""
+    return mm.as_s64[(z + mm.zone_vm_stat + 8 * item) >> 3]
+
+
 def zone_page_state(mm: Mm, z: u64, item: s32) -> s64:
     """``zone_page_state``: without the differentials, and on SMP never below 0."""
-    value: s64 = mm.as_s64[(z + mm.zone_vm_stat + 8 * item) >> 3]
+    value: s64 = zone_counter(mm, z, item)
     if value < 0 and mm.smp:
         return 0
     return value
@@ -38,7 +43,7 @@ def zone_page_state(mm: Mm, z: u64, item: s32) -> s64:
 
 def zone_page_state_snapshot(mm: Mm, z: u64, item: s32) -> s64:
     """``zone_page_state_snapshot``: with the differentials of every CPU."""
-    value: s64 = mm.as_s64[(z + mm.zone_vm_stat + 8 * item) >> 3]
+    value: s64 = zone_counter(mm, z, item)
     cpu: u32
     if mm.smp:
         for cpu in range(mm.nr_cpus):
@@ -97,7 +102,7 @@ def zone_statistics(mm: Mm, preferred_zone: u64, z: u64, pageset: u64, other_nod
     node: s32
     if not mm.numa:
         return
-    if mm.as_u64[(z + mm.zone_pgdat) >> 3] == mm.as_u64[(preferred_zone + mm.zone_pgdat) >> 3]:
+    if mmzone.pgdat_of(mm, z) == mmzone.pgdat_of(mm, preferred_zone):
         inc_zone_state(mm, z, pageset, mm.numa_hit)
     else:
         inc_zone_state(mm, z, pageset, mm.numa_miss)

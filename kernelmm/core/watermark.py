@@ -55,9 +55,13 @@ def leaves_enough(mm: Mm, z: u64, order: u32, mark: s64, classzone_idx: s32, all
         min_pages -= min_pages >> 2
     if mm.migrate_cma >= 0 and not alloc_flags & ALLOC_CMA:
         free_cma = vmstat.zone_page_state(mm, z, mm.nr_free_cma_pages)
-    reserve = mm.as_s64[(z + mm.zone_lowmem_reserve + 8 * classzone_idx) >> 3]
+    # There are four zones; an index that memory gave may be any.
+    reserve = mm.as_s64[(z + mm.zone_lowmem_reserve + 8 * (classzone_idx & 3)) >> 3]
     if free_pages - free_cma <= min_pages + reserve:
         return False
+    if order > abi.MAX_ORDER:
+        # Nobody has such a block, and what is behind the last free_area would not say so.
+        order = abi.MAX_ORDER
     for o in range(order):
         free_pages -= mmzone.nr_free(mm, z, o) << o
         min_pages >>= 1
@@ -71,6 +75,14 @@ def zone_watermark_ok(mm: Mm, z: u64, order: u32, mark: s64, classzone_idx: s32,
     return leaves_enough(
         mm, z, order, mark, classzone_idx, alloc_flags, vmstat.zone_page_state(mm, z, abi.NR_FREE_PAGES)
     )
+
+
+def zone_has_enough(mm: Mm, z: u64, order: u32, alloc_flags: u32, classzone_idx: s32) -> bool:
+    """Whether a request may take from this zone: above the watermark, or no watermark applies to it."""
+    which: u32 = alloc_flags & ALLOC_WMARK_MASK
+    if zone_watermark_ok(mm, z, order, wmark_pages(mm, z, which), classzone_idx, alloc_flags):
+        return True
+    return alloc_flags & ALLOC_NO_WATERMARKS != 0
 
 
 def zone_watermark_ok_safe(mm: Mm, z: u64, order: u32, mark: s64, classzone_idx: s32, alloc_flags: u32) -> bool:

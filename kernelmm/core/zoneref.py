@@ -15,7 +15,7 @@ from physmem.ctype import s32, u64
 
 def zonerefs(mm: Mm, zonelist: u64) -> u64:
     """Physical address of ``zonelist->_zonerefs[0]``."""
-    return address.off(mm, zonelist) + mm.zonelist_zonerefs
+    return address.struct_off(mm, zonelist, mm.sizeof_zonelist) + mm.zonelist_zonerefs
 
 
 def zonerefs_end(mm: Mm, refs: u64) -> u64:
@@ -50,13 +50,20 @@ def next_zones_zonelist(mm: Mm, zref: u64, end: u64, high_zoneidx: s32, nodemask
             mm.bad_zonelist(end)
         if mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2] <= high_zoneidx:
             zone = zone_of(mm, zref)
-            if zone == 0 or nodemask == 0 or nodemask & word.bit(mmzone.zone_nid(mm, address.off(mm, zone))) != 0:
+            if zone == 0 or nodemask == 0 or nodemask & word.bit(mmzone.zone_nid(mm, mmzone.zone_off(mm, zone))) != 0:
                 return zref
         zref += abi.SIZEOF_ZONEREF
 
 
 def first_zones_zonelist(mm: Mm, ac: AllocContext, nodemask: u64) -> None:
-    """``first_zones_zonelist``: set the preferred zone (0 if there is none) and its index."""
+    """``first_zones_zonelist``: set the preferred zone (0 if there is none) and its index.
+
+    :raises CorruptionError: the index is negative, and would lead out of what is kept by it
+    """
     zref: u64 = next_zones_zonelist(mm, ac.zonerefs, ac.zonerefs_end, ac.high_zoneidx, nodemask)
     ac.preferred_zone = zone_of(mm, zref)
     ac.classzone_idx = mm.as_s32[(zref + abi.ZONEREF_ZONE_IDX) >> 2]
+    if ac.preferred_zone != 0:
+        ac.preferred_z = mmzone.zone_off(mm, ac.preferred_zone)
+        if ac.classzone_idx < 0:
+            mm.bad_zone_idx(zref, ac.classzone_idx)

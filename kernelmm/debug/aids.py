@@ -108,7 +108,7 @@ class Aids(NoAids):
 
     def set_page_guard(self, mm: Mm, zone: int, pg: int, order: int, migratetype: int) -> bool:
         """``set_page_guard``: a block that nobody will get as long as its neighbour is in use; True."""
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         at = address.page_off(mm, pg)
         self.ext.mark(mm, pg, self.ext.guard, True)
         for link in (abi.PAGE_LRU, abi.PAGE_LRU_PREV):
@@ -121,7 +121,7 @@ class Aids(NoAids):
         """``clear_page_guard``, if this buddy is a guard page: it joins the block that is freed; whether it was one."""
         if not self.ext.test(mm, pg, self.ext.guard):
             return False
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         self.ext.mark(mm, pg, self.ext.guard, False)
         page.set_private(mm, address.page_off(mm, pg), 0)
         if migratetype != mm.migrate_isolate:

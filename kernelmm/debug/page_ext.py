@@ -100,4 +100,4 @@ def page_nid(mm: Mm, pfn: int) -> int:
 
 def zone_physical(mm: Mm, pg: int) -> int:
     """Physical address of the zone of a page."""
-    return address.off(mm, mmzone.page_zone(mm, address.page_off(mm, pg)))
+    return mmzone.zone_off(mm, mmzone.page_zone(mm, address.page_off(mm, pg)))

@@ -13,7 +13,6 @@ from kernelmm.core.mm cimport AllocContext
 from kernelmm.core.mm cimport Mm
 from kernelmm.pressure cimport wakeup
 from physmem cimport abi
-from physmem cimport address
 
 @cython.locals(zref=uint64_t, preferred=uint64_t)
 cpdef wake_all_kswapds(Mm mm, uint32_t order, AllocContext ac)

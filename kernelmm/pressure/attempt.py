@@ -13,14 +13,14 @@ from kernelmm import gfp
 from kernelmm.core import alloc, current, mmzone, watermark, zoneref
 from kernelmm.core.mm import AllocContext, Mm
 from kernelmm.pressure import wakeup
-from physmem import abi, address
+from physmem import abi
 from physmem.ctype import u32, u64
 
 
 def wake_all_kswapds(mm: Mm, order: u32, ac: AllocContext) -> None:
     """``wake_all_kswapds``: of every zone the request could have used."""
     zref: u64 = zoneref.next_zones_zonelist(mm, ac.zonerefs, ac.zonerefs_end, ac.high_zoneidx, ac.nodemask)
-    preferred: u64 = mmzone.zone_idx(mm, ac.preferred_zone, address.off(mm, ac.preferred_zone))
+    preferred: u64 = mmzone.zone_idx(mm, ac.preferred_zone, ac.preferred_z)
     while zoneref.zone_of(mm, zref) != 0:
         wakeup.wakeup_kswapd(mm, zoneref.zone_of(mm, zref), order, preferred)
         zref = zoneref.next_zones_zonelist(mm, zref + abi.SIZEOF_ZONEREF, ac.zonerefs_end, ac.high_zoneidx, ac.nodemask)

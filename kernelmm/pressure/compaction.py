@@ -68,7 +68,7 @@ class CompactControl:
     def __post_init__(self) -> None:
         self.freepages = PageList.on_stack(self.mm, self.stack_slot)
         self.migratepages = PageList.on_stack(self.mm, self.stack_slot + 1)
-        self.z = address.off(self.mm, self.zone)
+        self.z = mmzone.zone_off(self.mm, self.zone)
         self.start_pfn = self.mm.as_u64[(self.z + self.mm.zone_start_pfn) >> 3]
         self.end_pfn = self.start_pfn + self.mm.as_u64[(self.z + self.mm.zone_spanned_pages) >> 3]
 
@@ -99,7 +99,7 @@ def cached_migrate_pfn(mm: Mm, z: int, sync: bool) -> int:
 
 def __reset_isolation_suitable(mm: Mm, zone: int) -> None:
     """``__reset_isolation_suitable``: forget where the scanners were and what they skip."""
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     start = mm.as_u64[(z + mm.zone_start_pfn) >> 3]
     end = start + mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
     for sync in (False, True):
@@ -117,7 +117,7 @@ def reset_isolation_suitable(mm: Mm, pgdat: int) -> None:
         return
     for index in range(mm.max_nr_zones):
         zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if mmzone.populated(mm, z) and mm.as_u8[z + mm.cold.zone_compact_blockskip_flush]:
             __reset_isolation_suitable(mm, zone)
 
@@ -503,7 +503,7 @@ def try_to_compact_pages(
         mm.tracer.mm_compaction_try_to_compact_pages(mm, order, gfp_mask, mode)
     result = codes.COMPACT_DEFERRED
     for zone in for_each_zone_zonelist(mm, ac.zonelist, ac.high_zoneidx, ac.nodemask):
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if deferral.compaction_deferred(mm, z, order):
             continue
         cc = CompactControl(mm, zone, order, gfp_mask, mode, alloc_flags, ac.classzone_idx)
@@ -526,7 +526,7 @@ def compact_pgdat(mm: Mm, pgdat: int, order: int) -> None:
         return
     for index in range(mm.max_nr_zones):
         zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if not mmzone.populated(mm, z):
             continue
         if not deferral.compaction_deferred(mm, z, order):
@@ -541,5 +541,5 @@ def compact_node(mm: Mm, nid: int) -> None:
     pgdat = mmzone.node_data(mm, nid)
     for index in range(mm.max_nr_zones):
         zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-        if mmzone.populated(mm, address.off(mm, zone)):
+        if mmzone.populated(mm, mmzone.zone_off(mm, zone)):
             compact_zone(CompactControl(mm, zone, -1, 0, codes.MIGRATE_SYNC, ignore_skip_hint=True))

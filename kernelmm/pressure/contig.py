@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 
 from kernelmm import gfp
-from kernelmm.core import entry, free, page, pcp
+from kernelmm.core import entry, free, mmzone, page, pcp
 from kernelmm.core.mm import Mm
 from kernelmm.pressure import codes, compaction, lru, migrate, shrink, stat
 from kernelmm.pressure.compaction import CompactControl
@@ -60,7 +60,7 @@ def reclaim_clean_pages_from_list(mm: Mm, zone: int, pages: PageList) -> int:
     sc = ScanControl(nr_to_reclaim=0, gfp_mask=gfp.GFP_KERNEL, order=0, may_writepage=False)
     freed, _ = shrink.shrink_page_list(mm, clean, zone, sc, force_reclaim=True)
     pages.splice(clean)
-    stat.mod_zone_state(mm, address.off(mm, zone), mm.cold.NR_ISOLATED_FILE, -freed)
+    stat.mod_zone_state(mm, mmzone.zone_off(mm, zone), mm.cold.NR_ISOLATED_FILE, -freed)
     return freed
 
 

@@ -29,7 +29,7 @@ def shrink_zones(mm: Mm, zonelist: int, sc: ScanControl) -> bool:
     """``shrink_zones``: every zone of the list once, at this priority; whether any of them has hope."""
     reclaimable = False
     for zone in for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(sc.gfp_mask), sc.nodemask):
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if not mmzone.populated(mm, z) or not cpuset.node_allowed(mm, mmzone.zone_nid(mm, z), _HARDWALL):
             continue
         if sc.priority != codes.DEF_PRIORITY and not reclaim.zone_reclaimable(mm, z):
@@ -77,7 +77,7 @@ def do_try_to_free_pages(mm: Mm, zonelist: int, sc: ScanControl) -> int:
 
 def pfmemalloc_reserve(mm: Mm, pgdat: int) -> tuple[int, int]:
     """What the node keeps for those who free memory, and what is free: pages of its zones up to ZONE_NORMAL."""
-    zones = [address.off(mm, zone) for zone, _ in kswapd.zones_of(mm, pgdat, 0, gfp.ZONE_NORMAL + 1)]
+    zones = [mmzone.zone_off(mm, zone) for zone, _ in kswapd.zones_of(mm, pgdat, 0, gfp.ZONE_NORMAL + 1)]
     reserve = sum(watermark.wmark_pages(mm, z, watermark.WMARK_MIN) for z in zones)
     return reserve, sum(stat.zone_state(mm, z, abi.NR_FREE_PAGES) for z in zones)
 
@@ -105,7 +105,7 @@ def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int)
     if mm.task_flags & codes.PF_KTHREAD or mm.fatal_signal:
         return False
     for zone in for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(gfp_mask), nodemask):
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if mmzone.zone_idx(mm, zone, z) > gfp.ZONE_NORMAL:
             continue
         pgdat = mm.as_u64[(z + mm.zone_pgdat) >> 3]

@@ -24,7 +24,7 @@ def mark_free_pages(
     :param forbidden_pages_map: by PFN: pages that hibernation itself uses
     :raises CorruptionError: a free list does not end
     """
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     start = mm.as_u64[(z + mm.zone_start_pfn) >> 3]
     end = start + mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
     if start == end:

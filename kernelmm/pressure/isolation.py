@@ -56,7 +56,7 @@ def count_free(mm: Mm, z: int, nr_pages: int, migratetype: int) -> None:
 
 def has_unmovable_pages(mm: Mm, zone: int, pfn: int, skip_hwpoisoned_pages: bool) -> bool:
     """``has_unmovable_pages``: the pageblock at ``pfn`` has a page in use that is not on an LRU list."""
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     migratetype = mmzone.pageblock_migratetype(mm, pfn)
     if mmzone.zone_idx(mm, zone, z) == mm.max_nr_zones - 1:
         return False  # ZONE_MOVABLE
@@ -77,7 +77,7 @@ def has_unmovable_pages(mm: Mm, zone: int, pfn: int, skip_hwpoisoned_pages: bool
 def is_pageblock_removable_nolock(mm: Mm, pfn: int) -> bool:
     """``is_pageblock_removable_nolock``: nothing keeps this pageblock from going offline; a guess, without the lock."""
     zone = zone_of(mm, pfn)
-    if not mmzone.spans_pfn(mm, address.off(mm, zone), pfn):
+    if not mmzone.spans_pfn(mm, mmzone.zone_off(mm, zone), pfn):
         return False
     return not has_unmovable_pages(mm, zone, pfn, True)
 
@@ -85,7 +85,7 @@ def is_pageblock_removable_nolock(mm: Mm, pfn: int) -> bool:
 def set_migratetype_isolate(mm: Mm, pfn: int, skip_hwpoisoned_pages: bool) -> int:
     """``set_migratetype_isolate``: isolate one pageblock; 0 or -EBUSY."""
     zone = zone_of(mm, pfn)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     mmzone.spin_lock(mm, z)
     busy = has_unmovable_pages(mm, zone, pfn, skip_hwpoisoned_pages)
     if not busy:
@@ -108,7 +108,7 @@ def unset_migratetype_isolate(mm: Mm, pfn: int, migratetype: int) -> None:
     off its list and freed anew.
     """
     zone = zone_of(mm, pfn)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     isolated_order = -1
     mmzone.spin_lock(mm, z)
     if mmzone.pageblock_migratetype(mm, pfn) == mm.migrate_isolate:
@@ -171,7 +171,7 @@ def test_pages_isolated(mm: Mm, start_pfn: int, end_pfn: int, skip_hwpoisoned_pa
         if mmzone.pageblock_migratetype(mm, pfn) != mm.migrate_isolate:
             return False
     zone = zone_of(mm, start_pfn)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     mmzone.spin_lock(mm, z)
     pfn = start_pfn
     while pfn < end_pfn:
@@ -201,7 +201,7 @@ def isolate_free_page(mm: Mm, pfn: int, order: int) -> int:
     """
     at = at_of(mm, pfn)
     zone = mmzone.page_zone(mm, at)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     migratetype = mmzone.pageblock_migratetype(mm, pfn)
     if migratetype != mm.migrate_isolate:
         mark = watermark.wmark_pages(mm, z, watermark.WMARK_LOW) + (1 << order)
@@ -234,7 +234,7 @@ def _isolate_freepages_block(mm: Mm, zone: int, start_pfn: int, end_pfn: int) ->
     """``isolate_freepages_block``, strict: put every page of [start, end) on the free list that the caller has on
     its stack; their number, or 0 if one is in use.
     """
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     head_at = address.off(mm, mm.stack)
     locked = False
     scanned = isolated = 0

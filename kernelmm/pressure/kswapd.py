@@ -34,7 +34,7 @@ def zones_of(mm: Mm, pgdat: int, first: int, stop: int) -> Iterator[tuple[int, i
     """The populated zones of a node, by index in [first, stop): kernel address, index."""
     for index in range(first, stop):
         zone = pgdat + mm.pgdat_node_zones + index * mm.sizeof_zone
-        if mmzone.populated(mm, address.off(mm, zone)):
+        if mmzone.populated(mm, mmzone.zone_off(mm, zone)):
             yield zone, index
 
 
@@ -54,7 +54,7 @@ def pgdat_balanced(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> bool:
     """``pgdat_balanced``: every zone for order 0, a quarter of the node's memory for larger ones."""
     managed = balanced = 0
     for zone, index in zones_of(mm, pgdat, 0, classzone_idx + 1):
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         pages = mm.as_u64[(z + mm.zone_managed_pages) >> 3]
         managed += pages
         if not reclaim.zone_reclaimable(mm, z) or wakeup.zone_balanced(mm, z, order, 0, index):
@@ -67,7 +67,7 @@ def pgdat_balanced(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> bool:
 def kswapd_shrink_zone(mm: Mm, zone: int, classzone_idx: int, sc: ScanControl) -> tuple[bool, int]:
     """``kswapd_shrink_zone``: whether the zone was scanned enough, and how many pages were attempted."""
     fields: Fields = mm.cold
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     sc.nr_to_reclaim = max(codes.SWAP_CLUSTER_MAX, watermark.wmark_pages(mm, z, watermark.WMARK_HIGH))
     testorder = sc.order
     if mm.compaction and sc.order:
@@ -86,7 +86,7 @@ def kswapd_shrink_zone(mm: Mm, zone: int, classzone_idx: int, sc: ScanControl) -
 def highest_unbalanced(mm: Mm, pgdat: int, order: int, sc: ScanControl) -> int:
     """The highest zone that needs work; -1 if none does.  Those above it are done with congestion."""
     for zone, index in reversed(list(zones_of(mm, pgdat, 0, nr_zones(mm, pgdat)))):
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if sc.priority != codes.DEF_PRIORITY and not reclaim.zone_reclaimable(mm, z):
             continue
         if not wakeup.zone_balanced(mm, z, order, 0, 0):
@@ -118,16 +118,16 @@ def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[i
         needs_compaction = order > 0 and not any(
             watermark.zone_watermark_ok(
                 mm,
-                address.off(mm, zone),
+                mmzone.zone_off(mm, zone),
                 order,
-                watermark.wmark_pages(mm, address.off(mm, zone), watermark.WMARK_LOW),
+                watermark.wmark_pages(mm, mmzone.zone_off(mm, zone), watermark.WMARK_LOW),
                 classzone_idx,
                 0,
             )
             for zone in below
         )
         for zone in below:
-            if sc.priority != codes.DEF_PRIORITY and not reclaim.zone_reclaimable(mm, address.off(mm, zone)):
+            if sc.priority != codes.DEF_PRIORITY and not reclaim.zone_reclaimable(mm, mmzone.zone_off(mm, zone)):
                 continue
             sc.nr_scanned = 0
             enough, tried = kswapd_shrink_zone(mm, zone, end_zone, sc)
@@ -167,7 +167,7 @@ def calculate_pressure_threshold(mm: Mm, z: int) -> int:
 def set_pgdat_percpu_threshold(mm: Mm, pgdat: int, calculate: Callable[[Mm, int], int]) -> None:
     """``set_pgdat_percpu_threshold``: of the zones where the counters' lag matters (``percpu_drift_mark``)."""
     for zone, _ in zones_of(mm, pgdat, 0, nr_zones(mm, pgdat)):
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         if mm.smp and mm.as_u64[(z + mm.zone_percpu_drift_mark) >> 3]:
             threshold = calculate(mm, z)
             for cpu in range(mm.nr_cpus):
@@ -244,7 +244,7 @@ def prepare_kswapd_sleep(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> 
 def pages_scanned(mm: Mm, pgdat: int) -> int:
     """Pages of a node that were scanned since one of their zone was freed."""
     zones = zones_of(mm, pgdat, 0, nr_zones(mm, pgdat))
-    return sum(stat.snapshot(mm, address.off(mm, zone), mm.cold.NR_PAGES_SCANNED) for zone, _ in zones)
+    return sum(stat.snapshot(mm, mmzone.zone_off(mm, zone), mm.cold.NR_PAGES_SCANNED) for zone, _ in zones)
 
 
 def run_kswapd(mm: Mm, nid: int) -> bool:

@@ -209,7 +209,7 @@ def add_page_to_lru_list(mm: Mm, pg: int, lru: int) -> None:
     """``add_page_to_lru_list``: at the head."""
     zone = zone_of(mm, pg)
     lru_list(mm, zone, lru).add(pg)
-    stat.mod_zone_state(mm, address.off(mm, zone), mm.cold.NR_LRU_BASE + lru, 1)
+    stat.mod_zone_state(mm, mmzone.zone_off(mm, zone), mm.cold.NR_LRU_BASE + lru, 1)
 
 
 def del_page_from_lru_list(mm: Mm, pg: int, lru: int) -> None:
@@ -293,7 +293,7 @@ def rotate_reclaimable_page(mm: Mm, pg: int) -> None:
         return
     if has(mm, pg, abi.PG_lru):
         zone = zone_of(mm, pg)
-        spin_lock(mm, address.off(mm, zone))
+        spin_lock(mm, mmzone.zone_off(mm, zone))
         lru_list(mm, zone, page_lru(mm, pg)).move_tail(pg)
         stat.count(mm, mm.cold.PGROTATED)
 

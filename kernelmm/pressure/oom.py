@@ -98,7 +98,7 @@ def constrained_alloc(mm: Mm, gfp_mask: int, ac: AllocContext) -> tuple[int, int
     if ac.nodemask and memory & ~ac.nodemask:
         return spanned(mm, ac.nodemask & memory), CONSTRAINT_MEMORY_POLICY
     for zone in for_each_zone_zonelist(mm, ac.zonelist, ac.high_zoneidx, ac.nodemask):
-        if not cpuset.node_allowed(mm, mmzone.zone_nid(mm, address.off(mm, zone)), gfp_mask):
+        if not cpuset.node_allowed(mm, mmzone.zone_nid(mm, mmzone.zone_off(mm, zone)), gfp_mask):
             return spanned(mm, mm.mems_allowed & memory), CONSTRAINT_CPUSET
     return total, CONSTRAINT_NONE
 
@@ -274,4 +274,4 @@ def oom_zonelist_unlock(mm: Mm, zonelist: int, gfp_mask: int) -> None:
 def flags_of_zones(mm: Mm, zonelist: int, gfp_mask: int) -> list[int]:
     """Physical addresses of ``zone->flags`` of the zones of a list."""
     zones = for_each_zone_zonelist(mm, zonelist, gfp.gfp_zone(gfp_mask))
-    return [address.off(mm, zone) + mm.zone_flags for zone in zones]
+    return [mmzone.zone_off(mm, zone) + mm.zone_flags for zone in zones]

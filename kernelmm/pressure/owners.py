@@ -206,8 +206,8 @@ def first_task(mm: Mm, stack_area: int, fallback: int) -> None:
     :param fallback: kernel address for the record of a task that we know nothing about
     """
     at = address.lookup(mm, stack_area + FIRST_TASK) if stack_area else mm.size
-    if at >= mm.size or mm.as_u64[at >> 3] != FIRST_TASK_MAGIC:
-        at = address.off(mm, fallback)
+    if at > mm.size - task.SIZE or mm.as_u64[at >> 3] != FIRST_TASK_MAGIC:
+        at = address.struct_off(mm, fallback, task.SIZE)
         mm.as_u64[at >> 3] = FIRST_TASK_MAGIC
         for nodes in (task.MEMS_ALLOWED, task.HARDWALL_MEMS):
             mm.as_u64[(at + nodes) >> 3] = (1 << 64) - 1

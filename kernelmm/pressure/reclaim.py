@@ -46,7 +46,7 @@ def zone_reclaimable(mm: Mm, z: int) -> bool:
 
 def get_scan_count(mm: Mm, zone: int, sc: ScanControl) -> list[int]:
     """``get_scan_count``: pages to look at on each of the four evictable lists; of anonymous ones none."""
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     force_scan = shrink.current_is_kswapd(mm) and not zone_reclaimable(mm, z)
     sizes = [stat.zone_state(mm, z, mm.cold.NR_LRU_BASE + which) for which in (2, 3)]
     scan = [size >> sc.priority for size in sizes]
@@ -64,7 +64,7 @@ def inactive_file_is_low(mm: Mm, z: int) -> bool:
 def shrink_list(mm: Mm, which: int, nr_to_scan: int, zone: int, sc: ScanControl) -> int:
     """``shrink_list``: pages reclaimed from a list; an active one only feeds its inactive one, if that is short."""
     if which & lru.LRU_ACTIVE:
-        if inactive_file_is_low(mm, address.off(mm, zone)):
+        if inactive_file_is_low(mm, mmzone.zone_off(mm, zone)):
             shrink.shrink_active_list(mm, nr_to_scan, zone, sc, which)
         return 0
     return shrink.shrink_inactive_list(mm, nr_to_scan, zone, sc, which)
@@ -122,7 +122,7 @@ def shrink_zone(mm: Mm, zone: int, sc: ScanControl) -> bool:
         shrink_lruvec(mm, zone, sc)
         reclaimable |= sc.nr_reclaimed > reclaimed
         if not should_continue_reclaim(
-            mm, address.off(mm, zone), sc.nr_reclaimed - reclaimed, sc.nr_scanned - scanned, sc
+            mm, mmzone.zone_off(mm, zone), sc.nr_reclaimed - reclaimed, sc.nr_scanned - scanned, sc
         ):
             return reclaimable
         if sc.nr_reclaimed == reclaimed:
@@ -157,7 +157,7 @@ def node_distance(mm: Mm, a: int, b: int) -> int:
 
 def zone_allows_reclaim(mm: Mm, local: int, zone: int) -> bool:
     """``zone_allows_reclaim``: zones are near enough to reclaim in the one for the other's sake."""
-    a, b = (mmzone.zone_nid(mm, address.off(mm, each)) for each in (local, zone))
+    a, b = (mmzone.zone_nid(mm, mmzone.zone_off(mm, each)) for each in (local, zone))
     return node_distance(mm, a, b) < RECLAIM_DISTANCE
 
 
@@ -176,7 +176,7 @@ def zone_pagecache_reclaimable(mm: Mm, z: int, mode: int) -> int:
 def zone_reclaim(mm: Mm, zone: int, gfp_mask: int, order: int) -> int:
     """``zone_reclaim``: a light reclaim in one zone before the next node is tried; ZONE_RECLAIM_*."""
     fields: Fields = mm.cold
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     mode = mm.as_s32[mm.var_zone_reclaim_mode >> 2]
     few_pages = zone_pagecache_reclaimable(mm, z, mode) <= mm.as_u64[(z + fields.zone_min_unmapped_pages) >> 3]
     slab = stat.zone_state(mm, z, fields.NR_SLAB_RECLAIMABLE)

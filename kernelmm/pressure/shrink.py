@@ -226,7 +226,7 @@ def remove_mapping(mm: Mm, pg: int) -> bool:
 def workingset_eviction(mm: Mm, pg: int) -> int:
     """``workingset_eviction``: count the eviction; the shadow entry: its number, the node and the zone."""
     zone = lru.zone_of(mm, pg)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     fields: Fields = mm.cold
     word.add_u64(mm, z + fields.zone_inactive_age, 1)
     eviction = mm.as_u64[(z + fields.zone_inactive_age) >> 3]
@@ -260,7 +260,7 @@ def shrink_page_list(
 
     :returns: pages reclaimed, and what the others were like
     """
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     returned = PageList.on_stack(mm, _STACK_RETURNED)
     to_free = PageList.on_stack(mm, _STACK_FREE)
     tally = Tally()
@@ -354,7 +354,7 @@ def too_many_isolated(mm: Mm, z: int, file: bool, sc: ScanControl) -> bool:
 def shrink_inactive_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, which: int) -> int:
     """``shrink_inactive_list``: look at the last pages of an inactive list; pages reclaimed."""
     fields: Fields = mm.cold
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     file = which >= lru.LRU_FILE
     kswapd = current_is_kswapd(mm)
     pages = PageList.on_stack(mm, _STACK_PAGES)
@@ -428,7 +428,7 @@ def drop_isolated(mm: Mm, pg: int, which: int, to_free: PageList) -> None:
 def shrink_active_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, which: int) -> None:
     """``shrink_active_list``: the last pages of an active list become inactive, but for code that was just run."""
     fields: Fields = mm.cold
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     file = which >= lru.LRU_FILE
     hold = PageList.on_stack(mm, _STACK_HOLD)
     active = PageList.on_stack(mm, _STACK_ACTIVE)
@@ -466,7 +466,7 @@ def shrink_active_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, whic
 def move_active_pages_to_lru(mm: Mm, zone: int, pages: PageList, to_free: PageList, which: int) -> None:
     """``move_active_pages_to_lru``: all of them to the head of one list."""
     moved = 0
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     while pages:
         pg = pages.last
         lru.set_flag(mm, pg, abi.PG_lru)

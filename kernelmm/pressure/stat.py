@@ -51,7 +51,7 @@ def populated_zones(mm: Mm) -> Iterator[int]:
     for nid in range(mm.nr_node_ids):
         for index in range(mm.max_nr_zones):
             if zone := mmzone.populated_zone(mm, nid, index):
-                yield address.off(mm, zone)
+                yield mmzone.zone_off(mm, zone)
 
 
 def global_state(mm: Mm, item: int) -> int:
@@ -104,7 +104,7 @@ def drain_zone_pages(mm: Mm, z: int, pageset: int) -> None:
 
 def zone_of(mm: Mm, pg: int) -> int:
     """Physical address of the page's zone."""
-    return address.off(mm, mmzone.page_zone(mm, address.page_off(mm, pg)))
+    return mmzone.zone_off(mm, mmzone.page_zone(mm, address.page_off(mm, pg)))
 
 
 def inc_zone(mm: Mm, z: int, item: int) -> None:
@@ -146,5 +146,5 @@ def printk(mm: Mm, line: str) -> None:
 
 def count_zone(mm: Mm, normal: int, zone: int, delta: int) -> None:
     """``__count_zone_vm_events``: an event counted for each kind of zone; ``normal`` is ZONE_NORMAL's."""
-    index = mmzone.zone_idx(mm, zone, address.off(mm, zone))
+    index = mmzone.zone_idx(mm, zone, mmzone.zone_off(mm, zone))
     count(mm, normal - gfp.ZONE_NORMAL + index, delta)

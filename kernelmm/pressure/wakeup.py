@@ -80,9 +80,9 @@ def wait_lock(mm: Mm, pgdat: u64) -> None:
 
 def wakeup_kswapd(mm: Mm, zone: u64, order: u32, classzone_idx: u32) -> None:
     """``wakeup_kswapd``: leave word of what is wanted, and wake the node's kswapd if the zone is low."""
-    z: u64 = address.off(mm, zone)
-    pgdat: u64 = address.off(mm, mm.as_u64[(z + mm.zone_pgdat) >> 3])
-    head: u64 = mm.as_u64[(z + mm.zone_pgdat) >> 3] + mm.pgdat_kswapd_wait_task_list
+    z: u64 = mmzone.zone_off(mm, zone)
+    pgdat: u64 = address.struct_off(mm, mmzone.pgdat_of(mm, z), mm.sizeof_pgdat)
+    head: u64 = mmzone.pgdat_of(mm, z) + mm.pgdat_kswapd_wait_task_list
     head_at: u64 = pgdat + mm.pgdat_kswapd_wait_task_list
     wanted: s32 = order
     if not mmzone.populated(mm, z) or not cpuset.node_allowed(

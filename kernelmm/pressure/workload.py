@@ -298,7 +298,7 @@ def workingset_refault(mm: Mm, shadow: int) -> bool:
     nid = value & (1 << fields.nodes_shift) - 1
     eviction = value >> fields.nodes_shift
     zone = mmzone.node_data(mm, nid) + mm.pgdat_node_zones + index * mm.sizeof_zone
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     bits = 64 - fields.nodes_shift - gfp.ZONES_SHIFT - 2
     distance = (mm.as_u64[(z + fields.zone_inactive_age) >> 3] - eviction) % (1 << bits)
     stat.inc_zone(mm, z, fields.WORKINGSET_REFAULT)

@@ -81,13 +81,13 @@ class DebugVm:
 
     def nid(self, mm: Mm, page: int, zone: int) -> None:
         """Each of them is of its node."""
-        if page_fields.nid(mm, written(mm, page)) != mmzone.zone_nid(mm, address.off(mm, zone)):
+        if page_fields.nid(mm, written(mm, page)) != mmzone.zone_nid(mm, mmzone.zone_off(mm, zone)):
             self.reporter.vm_bug_on_page(mm, page, "page_to_nid(page) != zone_to_nid(zone)", PAGE_ALLOC_C, 1073)
 
     def pageblock(self, mm: Mm, page: int, pfn: int) -> None:
         """``set_pfnblock_flags_mask``: the zone of a pageblock spans it."""
         zone = mmzone.page_zone(mm, written(mm, page))
-        if not mmzone.spans_pfn(mm, address.off(mm, zone), pfn):
+        if not mmzone.spans_pfn(mm, mmzone.zone_off(mm, zone), pfn):
             self.reporter.vm_bug_on_page(mm, page, "!zone_spans_pfn(zone, pfn)", PAGE_ALLOC_C, 6161)
 
     def prep_new_page(self, mm: Mm, page: int, gfp_flags: int) -> None:
@@ -211,7 +211,7 @@ class DebugVm:
     def free_one_page(self, mm: Mm, page: int, zone: int, migratetype: int) -> None:
         """The zone is set up, the page has lost its flags, and somebody has looked up its mobility."""
         at = address.page_off(mm, page)
-        if mm.as_u64[(address.off(mm, zone) + self.zone_wait_table) >> 3] == 0:
+        if mm.as_u64[(mmzone.zone_off(mm, zone) + self.zone_wait_table) >> 3] == 0:
             self.reporter.vm_bug_on("!zone_is_initialized(zone)", PAGE_ALLOC_C, 584)
         if mm.as_u64[(at + abi.PAGE_FLAGS) >> 3] & mm.check_at_prep:
             condition = f"page->flags & ((1 << {self.nr_pageflags}) - 1)"
@@ -228,7 +228,7 @@ class DebugVm:
 
     def bad_range(self, mm: Mm, zone: int, page: int) -> bool:
         """``bad_range``: the page lies outside the zone's pages, or its flags name another zone."""
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         pfn = address.page_to_pfn(mm, page)
         if not mmzone.spans_pfn(mm, z, pfn):
             start = mm.as_u64[(z + mm.zone_start_pfn) >> 3]

@@ -127,6 +127,13 @@ def _text(stmt: ast.stmt, lines: list[str]) -> str:
     return re.sub(r"(?<=[(\[]) | (?=[)\]])", "", " ".join(line for line in own if not line.startswith("# ")))
 
 
+def _only_reports(stmt: ast.stmt) -> bool:
+    """Whether a condition is that something is broken, so that all it leads to is an error."""
+    if not isinstance(stmt, ast.If) or len(stmt.body) != 1 or stmt.orelse:
+        return False
+    return ast.unparse(stmt.body[0]).startswith(("mm.bad_", "space.bad_"))
+
+
 def _is_detail(node: ast.FunctionDef, filename: str) -> bool:
     """Whether a function only fetches or puts something: it decides nothing, or it decides one thing and changes none.
 
@@ -136,7 +143,7 @@ def _is_detail(node: ast.FunctionDef, filename: str) -> bool:
         return True
     branches = writes = calls = 0
     for each in ast.walk(node):
-        branches += isinstance(each, ast.If | ast.While | ast.For)
+        branches += isinstance(each, ast.If | ast.While | ast.For) and not _only_reports(each)
         if isinstance(each, ast.Return) and isinstance(each.value, ast.BoolOp):
             branches += len(each.value.values)
         writes += isinstance(each, ast.Subscript) and isinstance(each.ctx, ast.Store)

@@ -228,7 +228,7 @@ class _Scene:
                 name = f"node {nid} zone {_zone_name(machine, nid, index)}"
                 if not zone or not any(what == name or what.startswith(f"{name} CPU") for what in touched):
                     continue
-                z = address.off(mm, zone)
+                z = mmzone.zone_off(mm, zone)
                 for order in reversed(range(abi.MAX_ORDER)):
                     self._counts.append((f"n{nid}.{index}.{order}", z + self._nr_free(order)))
                     for mt in range(mm.migrate_types):

@@ -104,7 +104,7 @@ def make_path(lab: Lab, random: Random) -> Question:
         machine.get_page(page)
     pfn = machine.page_to_pfn(page)
     zone = mmzone.page_zone(mm, address.page_off(mm, page))
-    pageset = mmzone.this_cpu_pageset(mm, address.off(mm, zone))
+    pageset = mmzone.this_cpu_pageset(mm, mmzone.zone_off(mm, zone))
     if state == "full":
         fill_lists(machine, zone, pageset)
     count, high, batch = (mm.as_s32[(pageset + at) >> 2] for at in (abi.PCP_COUNT, abi.PCP_HIGH, abi.PCP_BATCH))
@@ -143,7 +143,7 @@ def make_path(lab: Lab, random: Random) -> Question:
 def fill_lists(machine: Machine, zone: int, pageset: int) -> None:
     """Free single pages of a zone until one more makes the CPU's lists give a batch back."""
     mm = machine.mm
-    mask = _ZONE_MASKS.get(mmzone.zone_idx(mm, zone, address.off(mm, zone)), 0)
+    mask = _ZONE_MASKS.get(mmzone.zone_idx(mm, zone, mmzone.zone_off(mm, zone)), 0)
     while mm.as_s32[(pageset + abi.PCP_COUNT) >> 2] < mm.as_s32[(pageset + abi.PCP_HIGH) >> 2] - 1:
         block = machine.alloc_pages(mask, 1)
         if block is None:

@@ -11,7 +11,7 @@ from kernelmm.study.explain import watch
 from kernelmm.study.explain_model import Call
 from kernelmm.study.explain_text import call_lines
 from kernelmm.study.quiz_model import Lab, Question
-from physmem import abi, address
+from physmem import abi
 
 __all__ = ["make"]
 
@@ -24,7 +24,7 @@ def make(lab: Lab, random: Random) -> Question:
     mm = machine.mm
     index = random.choice([i for i in range(mm.max_nr_zones) if mmzone.populated_zone(mm, 0, i)])
     zone = mmzone.populated_zone(mm, 0, index)
-    z = address.off(mm, zone)
+    z = mmzone.zone_off(mm, zone)
     free = vmstat.zone_page_state(mm, z, abi.NR_FREE_PAGES)
     machine.sysctl("min_free_kbytes", random.randrange(free // 2, 5 * free))
     which = random.randrange(3)

@@ -16,7 +16,6 @@ from kernelmm.pressure import lru
 from kernelmm.pressure.deferral import COMPACT_MAX_DEFER_SHIFT
 from kernelmm.pressure.fields import Fields
 from kernelmm.study.debug_vm import zone_name
-from physmem import address
 
 __all__ = ["FLAGS", "FORMATS", "PressureEvents"]
 
@@ -109,7 +108,7 @@ class PressureEvents:
         self, mm: Mm, zone: int, nr_scanned: int, nr_reclaimed: int, priority: int, file: bool
     ) -> None:
         """A part of an inactive list was worked off."""
-        z = address.off(mm, zone)
+        z = mmzone.zone_off(mm, zone)
         fields: dict[str, int | str] = {
             "nid": mmzone.zone_nid(mm, z),
             "zid": mmzone.zone_idx(mm, zone, z),

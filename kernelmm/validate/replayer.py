@@ -14,7 +14,7 @@ from kernelmm import gfp
 from kernelmm.core import mmzone
 from kernelmm.machine import Machine
 from kernelmm.validate.tracefile import Line, TraceFile
-from physmem import abi, address
+from physmem import abi
 from physmem.errors import UsageError
 
 __all__ = ["Replay", "Sample", "gfp_mask", "memory_for"]
@@ -188,7 +188,7 @@ class Replay:
             for index in range(mm.max_nr_zones):
                 zone = mmzone.populated_zone(mm, nid, index)
                 if zone:
-                    at = address.off(mm, zone) + mm.zone_free_area + mm.free_area_nr_free
+                    at = mmzone.zone_off(mm, zone) + mm.zone_free_area + mm.free_area_nr_free
                     for order in range(abi.MAX_ORDER):
                         blocks[order] += mm.as_u64[(at + order * mm.sizeof_free_area) >> 3]
         free = sum(count << order for order, count in enumerate(blocks))

@@ -97,7 +97,15 @@ def named(p: Patient) -> Iterator[tuple[str, Callable[[], None]]]:
     # Some other list, of whichever order and mobility.
     other = next(head for order in range(10) for mt in range(3) if (head := p.first_free(order, mt)) in p.free_heads)
     nowhere, user, odd = 0xFFFFC90000000000, 0x7FFF12345678, p.lru(largest) + 4
-    for what, value in (("NULL", 0), ("user space", user), ("unmapped", nowhere), ("odd", odd), ("all ones", WORD)):
+    for what, value in (
+        ("NULL", 0),
+        ("user space", user),
+        ("unmapped", nowhere),
+        ("odd", odd),
+        ("all ones", WORD),
+        # There is memory, but not for the struct that should be there.
+        ("the last word", p.mm.page_offset + p.mm.size - 8),
+    ):
         yield f"free list head leads to {what}", lambda value=value: u64(p.free_list(10, 2), value)
         yield f"free page's next leads to {what}", lambda value=value: u64(p.page(largest, 32), value)
         yield f"free page's prev leads to {what}", lambda value=value: u64(p.page(largest, 40), value)
@@ -141,6 +149,10 @@ def named(p: Patient) -> Iterator[tuple[str, Callable[[], None]]]:
             (p.zone(0).to_bytes(8, "little") + (99).to_bytes(8, "little")) * p.mm.max_zonerefs,
         ),
     )
+    yield (
+        "zoneref of a zone before the first",
+        lambda: u32(p.dump.virt_to_phys(p.dump.pgdats[0] + p.mm.pgdat_node_zonelists + p.mm.zonelist_zonerefs) + 8, -1),
+    )
     yield "zone on node -1", lambda: u32(p.zone_field("node"), -1)
     yield "zone on node 2^30", lambda: u32(p.zone_field("node"), 1 << 30)
     yield (
@@ -165,6 +177,7 @@ def at_random(p: Patient, seed: int) -> Callable[[], None]:
             p.lru(choose.choice(p.free_heads)),
             p.lru(choose.randrange(40000)),
             p.zone() + 8 * choose.randrange(200),
+            p.mm.page_offset + p.mm.size - 8 * choose.randrange(1, 200),
         )
         changes.append((at, choose.choice(values + pointers)))
     return lambda: [p.ram.set_u64(at, value) for at, value in changes] and None

@@ -121,11 +121,15 @@ class Contest:
     def _metadata(copy: bytearray, reference: Reference) -> list[tuple[int, bytes]]:
         return [(phys, bytes(copy[phys : phys + size])) for _, phys, size in reference.metadata]
 
-    def ours(self, limit: int | None = None) -> float:
-        """Nanoseconds an operation of one replay by the engine, memory restored first."""
+    def restore(self) -> None:
+        """Put the engine's memory back as it was, with no page taken."""
         for phys, data in self.fresh:
             self.mm.ram.as_u8[phys : phys + len(data)] = data
         self.pages[:] = 0
+
+    def ours(self, limit: int | None = None) -> float:
+        """Nanoseconds an operation of one replay by the engine, memory restored first."""
+        self.restore()
         count = len(self.ops) if limit is None else min(limit, len(self.ops))
         results = np.zeros(0, np.int64).data
         start = time.process_time_ns()

@@ -4,9 +4,9 @@
  * `make bench` measures the Python engine against.
  *
  * The kernel's functions under their names, as CONFIG_DEBUG_VM=n compiles them:
- * the same decisions, the same writes, the same order.  No tracepoints, no fault
- * injection, no mempolicy or cpuset limits, one plain task; what lies behind
- * __GFP_WAIT in the slow path (reclaim, compaction, OOM) and the dirty limits of
+ * the same decisions, the same writes, the same order, and what CONFIG_CPUSETS
+ * and CONFIG_FAIL_PAGE_ALLOC ask of each request.  No tracepoints, no mempolicy,
+ * no cpuset but that of all tasks, no faults injected; what lies behind __GFP_WAIT in the slow path (reclaim, compaction, OOM) and the dirty limits of
  * __GFP_WRITE are refused, not guessed.  Links in the bytes are trusted as the
  * kernel trusts them.
  *
@@ -349,15 +349,26 @@ static void free_pages(u64 address, unsigned int order)
 		__free_pages(virt_to_page(address), order);
 }
 
-/* The pages of a script are never tails, nor on an LRU list. */
+/* A script gets and puts heads and single pages; tails, and pages on an LRU list, are not here. */
+static void get_page(struct page *page)
+{
+	if (unlikely(PageTail(page)))
+		unsupported = true;
+	page->_count++;
+}
+
 static void put_page(struct page *page)
 {
-	if (!put_page_testzero(page))
-		return;
-	if (PageHead(page))
-		__free_pages_ok(page, page[1].compound_order);
-	else
+	if (unlikely(PageCompound(page))) {
+		if (PageTail(page))
+			unsupported = true;
+		else if (put_page_testzero(page))
+			__free_pages_ok(page, page[1].compound_order);
+	} else if (put_page_testzero(page)) {
+		if (unlikely(PageLRU(page)))
+			unsupported = true;
 		free_hot_cold_page(page, false);
+	}
 }
 
 static void split_page(struct page *page, unsigned int order)
@@ -724,6 +735,36 @@ static struct page *__alloc_pages_slowpath(u32 gfp_mask, unsigned int order, str
 	return page;
 }
 
+/* read_seqcount_begin(): odd while the allowed nodes are changed, by nobody here. */
+static u32 read_mems_allowed_begin(void)
+{
+	u32 cookie = *(const volatile u32 *)&machine.current->mems_allowed_seq;
+
+	if (unlikely(cookie & 1))
+		unsupported = true;
+	return cookie;
+}
+
+static bool read_mems_allowed_retry(u32 cookie)
+{
+	return unlikely(*(const volatile u32 *)&machine.current->mems_allowed_seq != cookie);
+}
+
+static bool should_fail_alloc_page(u32 gfp_mask, unsigned int order)
+{
+	const struct fail_page_alloc *attr = machine.fail_page_alloc;
+
+	if (!attr || order < attr->min_order || gfp_mask & __GFP_NOFAIL)
+		return false;
+	if (attr->ignore_gfp_highmem && gfp_mask & __GFP_HIGHMEM)
+		return false;
+	if (attr->ignore_gfp_wait && gfp_mask & __GFP_WAIT)
+		return false;
+	if (unlikely(attr->probability))
+		unsupported = true;
+	return false;
+}
+
 static struct page *__alloc_pages_nodemask(u32 gfp_mask, unsigned int order, struct zonelist *zonelist)
 {
 	int alloc_flags = ALLOC_WMARK_LOW | ALLOC_CPUSET | ALLOC_FAIR;
@@ -734,18 +775,27 @@ static struct page *__alloc_pages_nodemask(u32 gfp_mask, unsigned int order, str
 	};
 	struct zoneref *preferred;
 	struct page *page;
+	u32 cookie;
 
 	gfp_mask &= *machine.gfp_allowed_mask;
-	preferred = next_zones_zonelist(zonelist->_zonerefs, ac.high_zoneidx);
-	ac.preferred_zone = zonelist_zone(preferred);
-	if (unlikely(!ac.preferred_zone))
+	if (should_fail_alloc_page(gfp_mask, order) || unlikely(!zonelist->_zonerefs->zone))
 		return NULL;
-	ac.classzone_idx = preferred->zone_idx;
 	if (ac.migratetype == MIGRATE_MOVABLE)
 		alloc_flags |= ALLOC_CMA;
-	page = get_page_from_freelist(gfp_mask | __GFP_HARDWALL, order, alloc_flags, &ac);
-	if (unlikely(!page))
-		page = __alloc_pages_slowpath(gfp_mask, order, &ac);
+	do {
+		cookie = read_mems_allowed_begin();
+		page = NULL;
+		preferred = first_zones_zonelist(zonelist, ac.high_zoneidx, machine.current->mems_allowed);
+		ac.preferred_zone = zonelist_zone(preferred);
+		if (unlikely(!ac.preferred_zone))
+			continue;
+		ac.classzone_idx = preferred->zone_idx;
+		page = get_page_from_freelist(gfp_mask | __GFP_HARDWALL, order, alloc_flags, &ac);
+		if (unlikely(!page)) {
+			page = __alloc_pages_slowpath(gfp_mask, order, &ac);
+			ac.zonelist = zonelist;
+		}
+	} while (unlikely(!page && read_mems_allowed_retry(cookie)));
 	return page;
 }
 
@@ -816,8 +866,6 @@ static s64 run(const struct op *ops, s64 nops, struct page **pages, struct resul
 		case 'a':
 			order = op->arg2;
 			page = pages[op->id] = alloc_pages_node(op->arg1, op->arg3, order);
-			if (unlikely(unsupported))
-				return op - ops;
 			break;
 		case 'f':
 			__free_pages(page, order);
@@ -830,7 +878,7 @@ static s64 run(const struct op *ops, s64 nops, struct page **pages, struct resul
 				free_hot_cold_page(page, true);
 			break;
 		case 'g':
-			page->_count++;
+			get_page(page);
 			break;
 		case 'p':
 			put_page(page);
@@ -847,6 +895,8 @@ static s64 run(const struct op *ops, s64 nops, struct page **pages, struct resul
 			drain_all_pages();
 			break;
 		}
+		if (unlikely(unsupported))
+			return op - ops;
 done:
 		if (results) {
 			*results = (struct result){ -1, order, -1, -1 };

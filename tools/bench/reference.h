@@ -40,10 +40,12 @@ typedef int64_t s64;
 
 /* gfp bits: part of the kernel's API, not of a layout. */
 enum {
+	__GFP_HIGHMEM = 0x02,
 	__GFP_MOVABLE = 0x08,
 	__GFP_WAIT = 0x10,
 	__GFP_HIGH = 0x20,
 	__GFP_COLD = 0x100,
+	__GFP_NOFAIL = 0x800,
 	__GFP_MEMALLOC = 0x2000,
 	__GFP_COMP = 0x4000,
 	__GFP_ZERO = 0x8000,
@@ -54,6 +56,21 @@ enum {
 	__GFP_NO_KSWAPD = 0x400000,
 	__GFP_OTHER_NODE = 0x800000,
 	__GFP_WRITE = 0x1000000,
+};
+
+/* What CONFIG_CPUSETS asks of the running task. */
+struct task {
+	u64 mems_allowed;
+	u32 mems_allowed_seq;
+};
+
+/* With spinlocks of four bytes; what is only read when a fault is due is not named. */
+struct fail_page_alloc {
+	u64 probability;
+	u8 _rest[120];
+	u32 ignore_gfp_highmem;
+	u32 ignore_gfp_wait;
+	u32 min_order;
 };
 
 /* The attached machine.  Pointers lead into the buffer; reference.py has the same struct. */
@@ -73,6 +90,8 @@ struct machine {
 	u64 vm_event_states;	/* per-cpu symbols: add per_cpu_offset */
 	u64 numa_node;
 	u64 free_compound_page;	/* the compound destructor, as stored in page[1] */
+	const struct task *current;
+	const struct fail_page_alloc *fail_page_alloc;	/* NULL without CONFIG_FAIL_PAGE_ALLOC */
 	u64 cpu;		/* the CPU that runs the operations */
 };
 
@@ -221,6 +240,16 @@ static inline bool PageHead(const struct page *page)
 	return page->flags & 1UL << PG_head;
 }
 
+static inline bool PageTail(const struct page *page)
+{
+	return page->flags & 1UL << PG_tail;
+}
+
+static inline bool PageLRU(const struct page *page)
+{
+	return page->flags & 1UL << PG_lru;
+}
+
 static inline bool PageCompound(const struct page *page)
 {
 	return page->flags & (1UL << PG_head | 1UL << PG_tail);
@@ -308,6 +337,17 @@ static inline struct zoneref *next_zones_zonelist(struct zoneref *z, int highest
 static inline struct zone *zonelist_zone(const struct zoneref *z)
 {
 	return z->zone ? host(z->zone) : NULL;
+}
+
+/* Of the allowed nodes only: how the preferred zone is found, once for each request. */
+static inline struct zoneref *first_zones_zonelist(struct zonelist *zonelist, int highest_zoneidx, u64 nodes)
+{
+	struct zoneref *z = zonelist->_zonerefs;
+
+	while (z->zone_idx > highest_zoneidx ||
+	       (z->zone && !(nodes >> ((struct zone *)host(z->zone))->node & 1)))
+		z++;
+	return z;
 }
 
 #define for_each_zone_zonelist(zone, z, zonelist, highidx)			\

@@ -53,6 +53,7 @@ SOURCES = Path(__file__).parent
 CFLAGS = ("-std=gnu11", "-O2", "-fno-strict-aliasing", "-fPIC", "-shared")  # strict aliasing is off as in the kernel
 
 INT_MAX = 2**31 - 1
+FAIL_PAGE_ALLOC = 140  # bytes of the struct
 PRESENT, LARGE = 1 << 0, 1 << 7  # bits of a page table entry
 ENTRY_ADDRESS = 0x000F_FFFF_FFFF_F000
 
@@ -128,9 +129,17 @@ class _Machine(ctypes.Structure):
             "vm_event_states",
             "numa_node",
             "free_compound_page",
+            "current",
+            "fail_page_alloc",
             "cpu",
         )
     ]
+
+
+class _Task(ctypes.Structure):
+    """``struct task`` of reference.h."""
+
+    _fields_ = [("mems_allowed", ctypes.c_uint64), ("mems_allowed_seq", ctypes.c_uint32)]
 
 
 class _Range(ctypes.Structure):
@@ -289,6 +298,8 @@ class Reference:
         self._vmemmap = (ctypes.c_uint64 * len(self._chunks))(
             *(0 if phys is None else self._base + phys for phys in self._chunks)
         )
+        # The task of all nodes; the real one's record is a slab's.
+        self._task = _Task(mems_allowed=(1 << 64) - 1)
         self._machine = _Machine(
             ram=self._base,
             vmemmap=ctypes.addressof(self._vmemmap),
@@ -296,6 +307,7 @@ class Reference:
             vm_event_states=self._symbol("vm_event_states"),
             numa_node=self._symbol("numa_node"),
             free_compound_page=self._symbol("free_compound_page"),
+            current=ctypes.addressof(self._task),
             cpu=cpu,
         )
         for name, symbol in (
@@ -310,6 +322,9 @@ class Reference:
             ("gfp_allowed_mask", "gfp_allowed_mask"),
         ):
             setattr(self._machine, name, self._base + self._phys(self._symbol(symbol), 8))
+
+        if "fail_page_alloc" in self._symbols:
+            self._machine.fail_page_alloc = self._base + self._phys(self._symbols["fail_page_alloc"], FAIL_PAGE_ALLOC)
 
     def _find_metadata(self) -> list[tuple[str, int, int]]:
         """See :attr:`metadata`."""
@@ -342,6 +357,11 @@ class Reference:
         return found
 
     # -- the public face --
+
+    @property
+    def ram(self) -> memoryview:
+        """The memory that it works on."""
+        return self._ram
 
     @property
     def metadata(self) -> list[tuple[str, int, int]]:
