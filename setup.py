@@ -4,11 +4,13 @@
 Each module whose second line is ``# room: compiled`` becomes an extension.  A build without a
 compiler, or one that fails, installs the interpreted engine only.  ``PHYSMEM_ENGINE=compiled``
 in the environment makes a failure an error (CI); ``PHYSMEM_ENGINE=interpreted`` skips the build.
+``PHYSMEM_CFLAGS`` has further options for the compiler.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import shlex
@@ -73,50 +75,67 @@ class OptionalBuildExt(build_ext):
             if (target / "physmem").is_dir() and self.extensions:
                 (target / "physmem" / "_built.json").write_text(json.dumps(fingerprint(), indent=0))
 
+    def build_extensions(self) -> None:
+        # Here and not where the extensions are listed: a build by pip runs this file several times.
+        translate(self.extensions)
+        super().build_extensions()
+
     def copy_extensions_to_source(self) -> None:
         self._attempt("copy_extensions_to_source")
 
 
 def extensions() -> list[Extension]:
+    """What to build, if there is all that it takes."""
     if ENGINE == "interpreted":
         return []
-    try:
-        compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
-        if shutil.which(compiler) is None:
-            raise FileNotFoundError(f"no C compiler: {compiler} is not on PATH")
-        from Cython.Build import cythonize
-
-        return cythonize(  # type: ignore[no-any-return]
-            [
-                Extension(
-                    path[:-3].replace("/", "."),
-                    [path],
-                    # As the kernel is built: one memory is seen as words of several sizes.  And a function that
-                    # only the same room calls has the same reason to look too large as an accessor.
-                    extra_compile_args=[
-                        "-O3",
-                        "-g0",
-                        "-fno-strict-aliasing",
-                        *("--param", "max-inline-insns-auto=100"),
-                        "-Wno-unreachable-code",
-                    ],
-                    # The accessors carry error paths that make them look too large to a compiler.
-                    define_macros=[("CYTHON_INLINE", "inline __attribute__((always_inline))")],
-                )
-                for path in rooms()
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    for missing, what in (
+        (shutil.which(compiler) is None, f"no C compiler: {compiler} is not on PATH"),
+        (importlib.util.find_spec("Cython") is None, "no Cython"),
+    ):
+        if missing and ENGINE == "compiled":
+            raise SystemExit(f"physmem: {what}")
+        if missing:
+            print(f"physmem: the compiled engine was not built ({what}); the interpreted one works", file=sys.stderr)
+            return []
+    return [
+        Extension(
+            path[:-3].replace("/", "."),
+            [path],
+            # As the kernel is built: one memory is seen as words of several sizes.  And a function that
+            # only the same room calls has the same reason to look too large as an accessor.
+            extra_compile_args=[
+                # Fields and complaints, none of which takes long except to compile.
+                "-O1" if path == "kernelmm/core/mm.py" else "-O3",
+                "-g0",
+                "-fno-strict-aliasing",
+                *("--param", "max-inline-insns-auto=100"),
+                "-Wno-unreachable-code",
+                *shlex.split(os.environ.get("PHYSMEM_CFLAGS", "")),
             ],
-            compiler_directives=DIRECTIVES,
-            build_dir="build/cython",
-            # Cython does not follow "from package cimport room", so it would miss a changed inline room.
-            force=True,
-            nthreads=os.cpu_count() or 1,
-            quiet=True,
+            # The accessors carry error paths that make them look too large to a compiler.
+            define_macros=[("CYTHON_INLINE", "inline __attribute__((always_inline))")],
         )
-    except Exception as error:
-        if ENGINE == "compiled":
-            raise
-        print(f"physmem: the compiled engine was not built ({error}); the interpreted one works", file=sys.stderr)
-        return []
+        for path in rooms()
+    ]
+
+
+def translate(found: list[Extension]) -> None:
+    """Python to C, by Cython: the extensions get C sources."""
+    from Cython.Build import cythonize
+
+    translated = cythonize(
+        found,
+        compiler_directives=DIRECTIVES,
+        build_dir="build/cython",
+        # Cython does not follow "from package cimport room", so it would miss a changed inline room.
+        force=True,
+        nthreads=os.cpu_count() or 1,
+        quiet=True,
+    )
+    sources = {extension.name: extension.sources for extension in translated}
+    for extension in found:
+        extension.sources = sources[extension.name]
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": OptionalBuildExt})
