@@ -398,7 +398,8 @@ class Mm(AddressSpace):
     def bad_pcp_count(self, zone: u64, count: s32, missing: s32) -> None:
         """Report per-cpu lists shorter than their count: always raises CorruptionError."""
         raise CorruptionError(
-            "pcp_count", f"per-cpu lists of zone {zone:#x} end {missing} pages before the {count} to be freed"
+            "pcp_count",
+            f"per-cpu lists of zone {zone:#x} have not the {count} pages to be freed: {missing} are missing",
         )
 
     def warn_alloc_failed(self, gfp_mask: u32, order: u32) -> None:

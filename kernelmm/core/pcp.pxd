@@ -19,7 +19,7 @@ cpdef reset_pages_scanned(Mm mm, uint64_t z, uint64_t pageset)
 @cython.locals(taken=int32_t, pg=uint64_t, at=uint64_t, _=int32_t)
 cpdef int32_t rmqueue_bulk(Mm mm, uint64_t zone, uint64_t z, uint64_t pageset, int32_t count, uint64_t head, uint64_t head_at, int32_t migratetype, bint cold) except? -0x5BAD5BAD
 
-@cython.locals(z=uint64_t, to_free=int32_t, batch_free=int32_t, migratetype=int32_t, empty=int32_t, head=uint64_t, lists=uint64_t, pg=uint64_t, at=uint64_t, mt=int32_t, isolating=bint)
+@cython.locals(z=uint64_t, to_free=int32_t, batch_free=int32_t, migratetype=int32_t, empty=int32_t, head=uint64_t, lists=uint64_t, pg=uint64_t, at=uint64_t, mt=int32_t, isolating=bint, claimed=uint64_t)
 cpdef free_pcppages_bulk(Mm mm, uint64_t zone, int32_t count, uint64_t pcp, uint64_t pageset)
 
 @cython.locals(z=uint64_t, pageset=uint64_t, count=int32_t)

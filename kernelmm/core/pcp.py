@@ -74,6 +74,13 @@ def free_pcppages_bulk(mm: Mm, zone: u64, count: s32, pcp: u64, pageset: u64) ->
     at: u64
     mt: s32
     isolating: bool
+    claimed: u64
+    # Also where a damaged list never ends, this does.
+    if count < 0:
+        mm.bad_pcp_count(zone, count, count)
+    claimed = count
+    if claimed > mm.size >> abi.PAGE_SHIFT:
+        mm.bad_pcp_count(zone, count, count)
     mmzone.spin_lock(mm, z)
     reset_pages_scanned(mm, z, pageset)
     isolating = mmzone.has_isolate_pageblock(mm, z)

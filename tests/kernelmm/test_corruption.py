@@ -125,6 +125,21 @@ def test_the_error_has_the_pfn_and_the_script_line(oracle: Callable[[str], Any],
         assert caught.value.__notes__ == [f"{script}: line 3"]
 
 
+@pytest.mark.parametrize("count", [-1, -(1 << 31), 1 << 30])
+def test_a_per_cpu_count_that_cannot_be_is_refused_before_a_page_moves(
+    oracle: Callable[[str], Any], count: int
+) -> None:
+    """Lists that lead back to themselves through damage would be drained for as long as it says."""
+    with Machine.attach(oracle("n128_s1").a) as machine:
+        mm, dump = machine.mm, machine.dump
+        pageset = dump.field(dump.pgdats[0] + mm.sizeof_zone, "zone", "pageset") + mm.per_cpu_offset(0)
+        machine.ram.set_u32(dump.virt_to_phys(pageset), count & 0xFFFFFFFF)
+        before = [machine.ram.read(start, end - start) for start, end in machine.ram.ranges]
+        with pytest.raises(CorruptionError, match=f"pcp_count: .* have not the {count} pages"):
+            machine.drain_local_pages()
+        assert before == [machine.ram.read(start, end - start) for start, end in machine.ram.ranges]
+
+
 def test_a_compound_page_with_an_impossible_order(oracle: Callable[[str], Any]) -> None:
     with Machine.attach(oracle("n128_s1").a) as machine:
         page = machine.alloc_pages(GFP_ATOMIC | 0x4000, 3)
