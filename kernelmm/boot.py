@@ -274,8 +274,11 @@ def kernel_init(kernel: Kernel, config: BootConfig, node_of: list[int]) -> None:
     """``kernel_init``: the other CPUs, and the initcalls."""
     # From now on anybody may wait and do I/O.
     kernel.set_var("gfp_allowed_mask", gfp.__GFP_BITS_MASK)
-    set_cpus(kernel, config.cpus, ("online",))
-    for cpu, nid in enumerate(node_of):
+    cpus = config.cpus
+    if kernel.mm.kmemcheck:
+        cpus = kmemcheck_init(kernel, cpus)
+    set_cpus(kernel, cpus, ("online",))
+    for cpu, nid in enumerate(node_of[:cpus]):
         kernel.node_set_state(nid, N_CPU)
         if kernel.numa:
             kernel.set_var("node_to_cpumask_map", kernel.var("node_to_cpumask_map", nid) | 1 << cpu, nid)
@@ -288,6 +291,14 @@ def kernel_init(kernel: Kernel, config: BootConfig, node_of: list[int]) -> None:
         from kernelmm.study.faults import setup_fail_page_alloc
 
         setup_fail_page_alloc(kernel.mm, config.fail_page_alloc)
+
+
+def kmemcheck_init(kernel: Kernel, cpus: int) -> int:
+    """``kmemcheck_init``: the CPUs that may be brought up: one, for a page is shown to all of them or none."""
+    if cpus > 1:
+        printk(kernel, "kmemcheck: Limiting number of CPUs to 1.")
+    printk(kernel, "kmemcheck: Initialized")
+    return 1
 
 
 def set_cpus(kernel: Kernel, count: int, masks: tuple[str, ...]) -> None:

@@ -430,7 +430,7 @@ class Machine(Hardware):
 
         if self.mm.aids is None:
             self.mm.aids = NoAids()
-        self.mm.aids.lockdep = Lockdep(self.kernel, self.console) if on else None
+        self.mm.aids.lockdep = Lockdep(self.mm.aids.callers(self.kernel), self.console) if on else None
         self._set_alloc_aids()
 
     def holding(self, name: str, read: bool = False, trylock: bool = False) -> AbstractContextManager[None]:

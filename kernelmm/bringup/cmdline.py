@@ -178,6 +178,17 @@ def early_page_owner_param(config: BootConfig, value: str) -> dict[str, Any]:
     return {"debug": replace(config.debug, page_owner=value == "on")}
 
 
+def param_kmemcheck(config: BootConfig, value: str) -> dict[str, Any]:
+    """``kmemcheck=``: which bytes were written is watched from the start (1), until the first error (2), or not (0)."""
+    try:
+        # As kstrtoint does: base 8 is said by a 0.
+        octal = re.fullmatch(r"(?a)([+-]?)0([0-7]+)", value)
+        number = int(value, 0) if octal is None else int(octal[1] + octal[2], 8)
+    except ValueError:
+        raise UsageError("not a number") from None
+    return {"debug": replace(config.debug, kmemcheck=number)}
+
+
 def fail_page_alloc_param(config: BootConfig, value: str) -> dict[str, Any]:
     """``fail_page_alloc=interval,probability,space,times``."""
     return {"fail_page_alloc": value}
@@ -199,5 +210,6 @@ PARAMETERS: dict[str, Callable[[BootConfig, str], dict[str, Any]]] = {
     "debug_pagealloc": early_debug_pagealloc_param,
     "debug_guardpage_minorder": debug_guardpage_minorder_param,
     "page_owner": early_page_owner_param,
+    "kmemcheck": param_kmemcheck,
     "fail_page_alloc": fail_page_alloc_param,
 }

@@ -78,7 +78,8 @@ class LinkMap:
     :ivar start: physical address of its first byte, where it is loaded
     :ivar end: physical address behind its last byte (``_end``)
     :ivar symbols: address of every symbol; of a per-CPU variable its offset
-    :ivar release: what ``uname -r`` says: with the memory model, if that is not today's (CONFIG_LOCALVERSION)
+    :ivar release: what ``uname -r`` says: with the memory model, if that is not today's, and whether it has kmemcheck
+        (CONFIG_LOCALVERSION)
     """
 
     layout: Layout
@@ -116,8 +117,9 @@ def link(config: Config, start: int = PHYSICAL_START) -> LinkMap:
     :param start: a multiple of 2 MiB; the page tables map the image by pages of that size
     """
     structs = layout(config)
-    # VMCOREINFO does not tell memory models apart.
+    # VMCOREINFO does not tell memory models apart, nor what is in the last word of struct page.
     release = RELEASE if config.sparsemem_vmemmap else f"{RELEASE}-{config.model}"
+    release += "-kmemcheck" if config.kmemcheck else ""
     here = _Cursor(structs.constant("__START_KERNEL_map") + start)
     here.mark("_text")
     here.mark("_stext")
@@ -201,6 +203,8 @@ def load(kernel: Kernel, image: LinkMap) -> None:
     hz = image.layout.constant("HZ")
     for index, value in enumerate((5 * hz, 10), 1 if kernel.smp else 0):
         kernel.set_var("nopage_rs", value, index)
+        if "printk_ratelimit_state" in image.symbols:
+            kernel.set_var("printk_ratelimit_state", value, index)
     kernel.set_var("jiffies_64", initial_jiffies(hz))
 
 

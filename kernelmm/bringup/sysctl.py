@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What writing to /proc/sys/vm does to a machine that runs (the handlers in mm/page_alloc.c)."""
+"""What writing to /proc/sys/vm, or /proc/sys/kernel, does to a machine that runs (the handlers in mm/page_alloc.c)."""
 
 from __future__ import annotations
 
@@ -104,8 +104,16 @@ def _setting(name: str, low: int, high: int) -> Callable[[Kernel, Any], None]:
     return handler
 
 
+def kmemcheck_sysctl_handler(kernel: Kernel, value: int) -> None:
+    """``kmemcheck``, which is in /proc/sys/kernel: on, off, or on until the first error (2)."""
+    if not kernel.has("page.shadow"):
+        raise UsageError("kmemcheck: the kernel was built without it")
+    kernel.set_var("kmemcheck_enabled", _within("kmemcheck", value, -(1 << 31), (1 << 31) - 1))
+
+
 #: The files, by name.
 SYSCTLS: dict[str, Callable[[Kernel, Any], None]] = {
+    "kmemcheck": kmemcheck_sysctl_handler,
     "lowmem_reserve_ratio": lowmem_reserve_ratio_sysctl_handler,
     "min_free_kbytes": min_free_kbytes_sysctl_handler,
     "min_slab_ratio": sysctl_min_slab_ratio_sysctl_handler,

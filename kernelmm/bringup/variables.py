@@ -56,8 +56,9 @@ class Variable:
     :ivar ctype: type of an element: a key of :data:`SCALARS`, or ``struct`` and a tag
     :ivar count: elements: a number, the name of a constant of the layout, or a function of the layout
     :ivar initial: what the first elements are before boot; the others are zero
-    :ivar only: the kernels that have it: ``smp``, ``up``, ``numa``, ``no-numa``, ``sparse``, the tag of a struct
-        (``cma``, ``page_ext``), or empty for all
+    :ivar only: the kernels that have it: ``smp``, ``up``, ``numa``, ``no-numa``, ``sparse``, ``kmemcheck``,
+        ``callers`` (those with an aid that tells who called), the tag of a struct (``cma``, ``page_ext``), several
+        of these with blanks between, or empty for all
     """
 
     name: str
@@ -72,9 +73,10 @@ class Variable:
         """Whether a kernel with this layout has the variable."""
         numa = layout.has("zone", "node")
         smp = layout.has("per_cpu_pageset", "stat_threshold")
-        have = {"": True, "smp": smp, "up": not smp, "numa": numa, "no-numa": not numa}
-        have["sparse"] = layout.has("mem_section")
-        return have[self.only] if self.only in have else layout.has(self.only)
+        have = {"smp": smp, "up": not smp, "numa": numa, "no-numa": not numa}
+        have |= {"sparse": layout.has("mem_section"), "kmemcheck": layout.has("page", "shadow")}
+        have["callers"] = have["kmemcheck"] or layout.has("page_ext")
+        return all(have[one] if one in have else layout.has(one) for one in self.only.split())
 
     def elements(self, layout: Layout) -> int:
         """How many elements it has."""
@@ -206,9 +208,15 @@ VARIABLES = (
     Variable("page_owner_inited", "u8", only="page_ext"),
     # whether the kernel is one that poisons frames rather than hide them: in Linux that is decided when it is built
     Variable("page_poisoning_built", "u8", only="page_ext"),
+    # arch/x86/mm/kmemcheck: whether it is on; of the last error that was reported, which instruction made it; and the
+    # ratelimit_state of printk_ratelimit(), 5 seconds and 10 messages
+    Variable("kmemcheck_enabled", "int", only="kmemcheck"),
+    Variable("prev_ip", "unsigned long", only="kmemcheck"),
+    Variable("printk_ratelimit_state", "int", 8, only="kmemcheck smp"),
+    Variable("printk_ratelimit_state", "int", 6, only="kmemcheck up"),
     # the functions that called the allocator, and where they are said to be (kernelmm.debug.callers)
-    Variable("caller_symbols_len", "unsigned int", only="page_ext"),
-    Variable("caller_symbols", "char", CALLER_SYMBOLS, align=PAGE_SIZE, only="page_ext"),
+    Variable("caller_symbols_len", "unsigned int", only="callers"),
+    Variable("caller_symbols", "char", CALLER_SYMBOLS, align=PAGE_SIZE, only="callers"),
     # whether large hash tables are spread over the nodes
     Variable("hashdist", "int", initial=[1], only="numa"),
 )

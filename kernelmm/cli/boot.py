@@ -59,6 +59,9 @@ KERNELS = {"numa": NUMA, "smp": SMP, "up": UP}
 @click.option("--page-poisoning", is_flag=True, help="Fill what is free with a pattern, and see to it later.")
 @click.option("--page-owner", is_flag=True, help="Note who allocates a page.")
 @click.option(
+    "--kmemcheck", type=click.IntRange(0, 2), metavar="N", help="See who reads what nobody wrote: 1, or 2 only once."
+)
+@click.option(
     "--fail-page-alloc", metavar="I,P,S,T", default="", help="Make allocations fail: interval,probability,space,times."
 )
 @click.option("--gbpages/--no-gbpages", default=True, help="Whether the CPU has pages of 1 GiB.")
@@ -80,6 +83,7 @@ def command(
     guardpage_minorder: int,
     page_poisoning: bool,
     page_owner: bool,
+    kmemcheck: int | None,
     output: str | None,
     format_: str | None,
     compression: str | None,
@@ -101,7 +105,7 @@ def command(
     sizes = {"mem": limit} | {name: others.pop(name) for name in ("kernelcore", "movablecore", "cma")}
     options = others | {name: parse_size(size) for name, size in sizes.items() if size is not None}
     options["reserved"] = tuple(parse_range(each) for each in reserved)
-    options["debug"] = Debug(debug_pagealloc, guardpage_minorder, page_poisoning, page_owner)
+    options["debug"] = Debug(debug_pagealloc, guardpage_minorder, page_poisoning, page_owner, kmemcheck)
     if kernel is not None or model != MODELS[0]:
         options["kernel"] = KERNELS[kernel or ("smp" if model == "flatmem" else "numa")].with_model(model)
     with Machine.boot(memory, cpus=cpus, **options) as machine:

@@ -52,6 +52,8 @@ def free_pages_prepare(mm: Mm, pg: u64, at: u64, order: u32) -> bool:
         tails = page.compound(mm, at)
     if mm.tracing:
         mm.tracer.mm_page_free(mm, pg, order)
+    if debugging:
+        mm.page_untracked(pg, order)
     if page.mapping(mm, at) & 1 != 0:
         # PageAnon: the mapping of an anonymous page may stay to the end.
         page.set_mapping(mm, at, 0)

@@ -152,6 +152,7 @@ cdef class Mm(AddressSpace):
     cdef public object failing
     cdef public object aids
     cdef public bint debug_pages
+    cdef public bint kmemcheck
     cdef public bint alloc_aids
     cdef public bint debugging
     cdef public bint debug_alloc
@@ -209,6 +210,8 @@ cdef class Mm(AddressSpace):
     cpdef bad_page_at_free(self, uint64_t page, uint64_t at)
 
     cpdef bad_page_at_alloc(self, uint64_t page, uint64_t at)
+
+    cpdef page_untracked(self, uint64_t page, uint32_t order)
 
     cpdef page_freed(self, uint64_t page, uint32_t order)
 

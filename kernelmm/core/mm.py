@@ -212,6 +212,7 @@ class Mm(AddressSpace):
     # debugging aids: see kernelmm.debug, and set_debugging
     aids: Any
     debug_pages: bool
+    kmemcheck: bool
     alloc_aids: bool
     debugging: bool
     debug_alloc: bool
@@ -249,6 +250,7 @@ class Mm(AddressSpace):
         self.failing = None
         self.aids = None
         self.debug_pages = False
+        self.kmemcheck = False
         self.alloc_aids = False
         self.guard_minorder = 0
         self.irqs_off = False
@@ -259,8 +261,8 @@ class Mm(AddressSpace):
 
     def set_debugging(self) -> None:
         """After ``debug_vm`` or one of the aids was switched: set the flags that the hot paths test."""
-        self.debugging = self.debug_vm or self.debug_pages
-        self.debug_alloc = self.debug_vm or self.alloc_aids
+        self.debugging = self.debug_vm or self.debug_pages or self.kmemcheck
+        self.debug_alloc = self.debug_vm or self.alloc_aids or self.kmemcheck
         self.expand_watch = abi.MAX_ORDER if self.debug_vm else self.guard_minorder
 
     # -- the running task, for those who are in no hurry (the hot rooms ask kernelmm.core.current) -------------
@@ -487,6 +489,11 @@ class Mm(AddressSpace):
 
     # -- debugging aids: called where the kernel calls theirs, if one of them is on ------------------------
 
+    def page_untracked(self, page: u64, order: u32) -> None:
+        """``kmemcheck_free_shadow``, as a block begins to be freed."""
+        if self.kmemcheck:
+            self.aids.kmemcheck.free_shadow(self, page, order)
+
     def page_freed(self, page: u64, order: u32) -> None:
         """A block has been found good to be freed: forget its owner, and hide or poison its frames."""
         if self.debug_pages:
@@ -500,9 +507,11 @@ class Mm(AddressSpace):
             self.aids.prep_new_page(self, page, order, gfp_flags)
 
     def page_split(self, page: u64, order: u32) -> None:
-        """A block is about to become single pages: ``split_page``'s assertions, and a new owner for each page."""
+        """A block is about to become single pages: ``split_page``'s assertions, its shadow, a new owner for each."""
         if self.debug_vm:
             self.checker.split_page(self, page)
+        if self.kmemcheck:
+            self.aids.kmemcheck.split(self, page, order)
         if self.debug_pages:
             self.aids.split_page(self, page, order)
 
@@ -525,8 +534,8 @@ class Mm(AddressSpace):
 
     def alloc_ends(self, page: u64, order: u32, gfp_mask: u32) -> None:
         """``kmemcheck_pagealloc_alloc``, as an allocation has succeeded."""
-        if self.alloc_aids:
-            self.aids.alloc_ends(self, page, order, gfp_mask)
+        if self.kmemcheck:
+            self.aids.kmemcheck.pagealloc_alloc(self, page, order, gfp_mask)
 
     def fail_dump(self, attr: u64) -> None:
         """``fail_dump``: say that an allocation is made to fail."""

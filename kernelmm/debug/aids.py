@@ -14,6 +14,7 @@ from kernelmm.core import mmzone, page, vmstat
 from kernelmm.core.mm import Mm
 from kernelmm.debug import pagealloc
 from kernelmm.debug.atomic import NoAids
+from kernelmm.debug.kmemcheck import Kmemcheck
 from kernelmm.debug.owner import PageOwner
 from kernelmm.debug.page_ext import PageExt, alloc_sections
 from kernelmm.pressure.lru import PageList
@@ -46,7 +47,7 @@ class Aids(NoAids):
         self.poisoning = bool(kernel.var("page_poisoning_enabled"))
         self.unmapping = bool(kernel.var("_debug_pagealloc_enabled")) and not self.poisons
         if kernel.var("page_owner_inited") and self.owner is None:
-            self.owner = PageOwner(kernel, self.ext)
+            self.owner = PageOwner(kernel, self.ext, self.callers(kernel))
         guards = kernel.var("_debug_guardpage_enabled")
         mm.guard_minorder = kernel.var("_debug_guardpage_minorder") if guards else 0
         mm.debug_pages = self.poisoning or self.unmapping or self.owner is not None
@@ -148,20 +149,32 @@ class Aids(NoAids):
         raise AssertionError(f"no struct page is at physical {at:#x}")
 
 
-def install(kernel: Kernel) -> Aids | None:
-    """Switch on the aids that a kernel has on, if it has any."""
+def install(kernel: Kernel) -> None:
+    """Switch on the aids that a kernel has on, if it has any.
+
+    :raises SymbolError: a kernel with kmemcheck, of which it is not known whether it is on
+    """
     mm = kernel.mm
-    if mm.aids is None and "page_owner_inited" in kernel.symbols and kernel.layout.has("page_ext"):
+    if mm.aids is not None:
+        return
+    if "page_owner_inited" in kernel.symbols and kernel.layout.has("page_ext"):
         mm.aids = Aids(kernel)
-    aids: Aids | None = mm.aids
-    return aids
+    if kernel.layout.has("page", "shadow"):
+        for needed in ("kmemcheck_enabled", "init_level4_pgt"):
+            _ = kernel.symbols[needed]
+        mm.aids = mm.aids or NoAids()
+        mm.aids.kmemcheck = Kmemcheck(kernel, mm.aids.callers(kernel))
+        mm.kmemcheck = True
+        mm.set_debugging()
 
 
 def page_ext_init(kernel: Kernel) -> None:
     """``page_ext_init``: memory for what the aids keep, if one of them needs it; then they begin."""
-    aids = install(kernel)
-    wanted = kernel.var("_debug_pagealloc_enabled") or not kernel.var("page_owner_disabled") if aids else 0
-    if aids is None or not wanted:
+    install(kernel)
+    aids = kernel.mm.aids
+    if not isinstance(aids, Aids):
+        return
+    if not kernel.var("_debug_pagealloc_enabled") and kernel.var("page_owner_disabled"):
         return
     printk(kernel, f"allocated {alloc_sections(kernel)} bytes of page_ext")
     if kernel.var("_debug_pagealloc_enabled"):

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from kernelmm import gfp
+from kernelmm.bringup.kernel import Kernel
 from kernelmm.core.mm import Mm
+from kernelmm.debug.callers import Callers
 from kernelmm.study.reporter import time_before
 
 __all__ = ["AtomicSleep", "NoAids"]
@@ -44,13 +46,24 @@ class AtomicSleep:
 
 
 class NoAids:
-    """What is hung on ``mm.aids`` of a kernel that was built without aids of the page allocator."""
+    """What is hung on ``mm.aids`` of a kernel whose aids keep nothing by page (no ``page_ext``).
+
+    :ivar kmemcheck: what notes which bytes were written, on a kernel that was built with it
+    """
 
     owner: Any = None
 
     def __init__(self) -> None:
         self.atomic_sleep: AtomicSleep | None = None
         self.lockdep: Any = None
+        self.kmemcheck: Any = None
+        self._callers: Callers | None = None
+
+    def callers(self, kernel: Kernel) -> Callers:
+        """Who has called the allocator: one table for all aids."""
+        if self._callers is None:
+            self._callers = Callers(kernel)
+        return self._callers
 
     def alloc_begins(self, mm: Mm, gfp_mask: int) -> None:
         """An allocation begins."""
@@ -58,9 +71,6 @@ class NoAids:
             self.lockdep.trace_alloc(mm, gfp_mask)
         if self.atomic_sleep is not None:
             self.atomic_sleep.might_sleep_if(mm, gfp_mask)
-
-    def alloc_ends(self, mm: Mm, pg: int, order: int, gfp_mask: int) -> None:
-        """An allocation has succeeded."""
 
     def owner_of(self, mm: Mm, pg: int) -> Iterator[str]:
         """Nobody knows a page's owner."""

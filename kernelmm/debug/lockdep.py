@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from kernelmm import gfp
-from kernelmm.bringup.kernel import Kernel
 from kernelmm.core.mm import Mm
 from kernelmm.debug.callers import ULONG_MAX, Callers
 from kernelmm.pressure import codes
@@ -77,8 +76,8 @@ class Lockdep:
     :ivar debug_locks: nothing has been reported yet
     """
 
-    def __init__(self, kernel: Kernel, reporter: Reporter) -> None:
-        self.callers = Callers(kernel)
+    def __init__(self, callers: Callers, reporter: Reporter) -> None:
+        self.callers = callers
         self.reporter = reporter
         self.debug_locks = True
         self.classes: dict[str, LockClass] = {}

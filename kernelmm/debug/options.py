@@ -24,12 +24,15 @@ class Debug:
     :ivar page_poisoning: with or without debug_pagealloc: frames that are free keep their mapping but are filled with
         a pattern, which is compared when they are allocated (CONFIG_PAGE_POISONING)
     :ivar page_owner: note who allocates a page (``page_owner=on``)
+    :ivar kmemcheck: watch every access to pages that the kernel allocates for itself: 1, or 2 until the first error, or
+        0 not yet (``kmemcheck=``, in place of debug_pagealloc); None: the kernel cannot
     """
 
     debug_pagealloc: bool = False
     guardpage_minorder: int = 0
     page_poisoning: bool = False
     page_owner: bool = False
+    kmemcheck: int | None = None
 
     @property
     def pagealloc(self) -> bool:
@@ -37,7 +40,7 @@ class Debug:
         return self.debug_pagealloc or self.page_poisoning
 
     def __bool__(self) -> bool:
-        return self.pagealloc or self.page_owner
+        return self.pagealloc or self.page_owner or self.kmemcheck is not None
 
     def build(self, kernel: Config) -> Config:
         """The build of this kernel that has the aids.
@@ -50,11 +53,16 @@ class Debug:
             )
         if self.guardpage_minorder and not self.pagealloc:
             raise UsageError("debug_guardpage_minorder needs debug_pagealloc")
-        if not self:
-            return kernel
-        if not kernel.sparsemem:
-            raise UsageError("the debugging aids keep what they note by sections: a flat memory map has none here")
-        return kernel.with_debug()
+        if self.kmemcheck is not None:
+            if self.pagealloc:
+                raise UsageError("kmemcheck: a kernel has either that or debug_pagealloc")
+            if not -(1 << 31) <= self.kmemcheck < 1 << 31:
+                raise UsageError(f"kmemcheck={self.kmemcheck}: must be an int: 0, 1, or 2")
+        if self.pagealloc or self.page_owner:
+            if not kernel.sparsemem:
+                raise UsageError("the debugging aids keep what they note by sections: a flat memory map has none here")
+            kernel = kernel.with_debug()
+        return kernel if self.kmemcheck is None else kernel.with_kmemcheck()
 
 
 #: No aids at all.
@@ -62,7 +70,11 @@ NO_DEBUG = Debug()
 
 
 def early_params(kernel: Kernel, debug: Debug) -> None:
-    """``early_debug_pagealloc``, ``debug_guardpage_minorder_setup`` and ``early_page_owner_param``: into memory."""
+    """``early_debug_pagealloc``, ``debug_guardpage_minorder_setup``, ``early_page_owner_param`` and
+    ``param_kmemcheck``: into memory.
+    """
+    if debug.kmemcheck is not None:
+        kernel.set_var("kmemcheck_enabled", debug.kmemcheck)
     if "page_owner_inited" not in kernel.symbols:
         return
     kernel.set_var("_debug_pagealloc_enabled", debug.pagealloc)

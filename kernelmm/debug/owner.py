@@ -31,10 +31,10 @@ _LETTERS = (
 class PageOwner:
     """The owners of one machine's pages."""
 
-    def __init__(self, kernel: Kernel, ext: PageExt) -> None:
+    def __init__(self, kernel: Kernel, ext: PageExt, callers: Callers) -> None:
         self.kernel = kernel
         self.ext = ext
-        self.callers = Callers(kernel)
+        self.callers = callers
         offset = kernel.layout.offsetof
         self.order, self.gfp_mask, self.nr_entries, self.trace_entries = (
             offset("page_ext", name) for name in ("order", "gfp_mask", "nr_entries", "trace_entries")

@@ -41,6 +41,8 @@ def copy_highpage(mm: Mm, new: int, old: int) -> None:
         mm.ram.write(dst, mm.ram.read(src, abi.PAGE_SIZE))
     elif mm.ram.ranges.overlaps(dst, dst + abi.PAGE_SIZE):
         mm.ram.ranges = mm.ram.ranges.difference(frame)
+    if mm.kmemcheck:
+        mm.aids.kmemcheck.copy_page(mm, new, old)
 
 
 def migrate_page_move_mapping(mm: Mm, new: int, old: int) -> int:

@@ -34,6 +34,7 @@ _free_pages = vars(free)["__free_pages"]
 _ZERO = gfp.__GFP_ZERO
 _WRITE = gfp.__GFP_WRITE
 _COLD = gfp.__GFP_COLD
+_NOTRACK = gfp.__GFP_NOTRACK
 
 
 class Workload:
@@ -62,8 +63,11 @@ class Workload:
         return pg
 
     def table_page(self) -> int:
-        """Direct-map address of a page of zeros whose contents are known from now on."""
-        pg = self.new_page(gfp.GFP_KERNEL)
+        """Direct-map address of a page of zeros whose contents are known from now on.
+
+        It is read and written past the page tables, which kmemcheck could not see.
+        """
+        pg = self.new_page(gfp.GFP_KERNEL | (_NOTRACK if self.mm.kmemcheck else 0))
         fill(self.mm, pg, bytes(abi.PAGE_SIZE))
         return address.page_address(self.mm, pg)
 

@@ -318,7 +318,9 @@ class Reporter:
         what = "NULL pointer dereference" if addr < abi.PAGE_SIZE else "paging request"
         self.printk(f"BUG: unable to handle kernel {what} at {pointer(addr)}")
         self.printk(" ".join(f"{step.level} {step.entry:x}" for step in steps))
-        debug = " DEBUG_PAGEALLOC" if self.kernel is not None and "page_owner_inited" in self.kernel.symbols else ""
+        debug = ""
+        if self.kernel is not None and "page_owner_inited" in self.kernel.symbols and not self.kernel.mm.kmemcheck:
+            debug = " DEBUG_PAGEALLOC"
         self.die_counter += 1
         self.printk(f"Oops: {error:04x} [#{self.die_counter}]{' SMP' if self.smp else ''}{debug}")
         self.tainted |= 1 << TAINT_DIE

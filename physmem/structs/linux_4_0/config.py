@@ -101,6 +101,12 @@ class Config:
             return self
         return replace(self, name=f"{self.name}, debug", page_extension=True, page_owner=True, debug_pagealloc=True)
 
+    def with_kmemcheck(self) -> Config:
+        """The build that notes of each byte whether it was written; it cannot hide what is free as well."""
+        if self.kmemcheck:
+            return self
+        return replace(self, name=f"{self.name}, kmemcheck", debug_pagealloc=False, kmemcheck=True)
+
     @property
     def max_numnodes(self) -> int:
         """MAX_NUMNODES: most nodes the kernel can have."""
@@ -137,7 +143,7 @@ SMP = Config("Linux 4.0 SMP", smp=True, numa=False, nr_cpus=8, nodes_shift=0, nu
 """An 8-CPU kernel for one node."""
 
 
-CONFIGS = {
+_BUILDS = {
     "numa": NUMA,
     "up": UP,
     "smp": SMP,
@@ -153,4 +159,6 @@ CONFIGS = {
     "up-sparsemem-debug": UP.with_model("sparsemem").with_debug(),
     "smp-sparsemem-debug": SMP.with_model("sparsemem").with_debug(),
 }
+
+CONFIGS = _BUILDS | {f"{name}-kmemcheck": build.with_kmemcheck() for name, build in _BUILDS.items()}
 """Configurations by the name that files use; ``numa`` and ``up`` are proven against real kernels."""

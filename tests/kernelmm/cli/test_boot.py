@@ -107,6 +107,26 @@ def test_debugging_aids(tmp_path: Path, options: list[str], variables: dict[str,
                 machine.page_owner()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--kmemcheck", "1"],
+        ["--cmdline", "kmemcheck=1", "--model", "flatmem"],
+        ["--kmemcheck", "1", "--page-owner", "--kernel", "up", "--model", "sparsemem"],
+    ],
+)
+def test_kmemcheck(tmp_path: Path, options: list[str]) -> None:
+    path = tmp_path / "m.vmcore"
+    boot("--mem", "40M", *options, "-o", path)
+    with Machine.attach(path) as machine:
+        assert not check(machine.dump).findings
+        address = machine.get_free_pages(gfp.GFP_KERNEL)
+        assert address is not None
+        machine.read(address)
+        assert f"64-bit read from uninitialized memory ({address:x})" in machine.dmesg()
+        assert (machine.mm.aids.owner is not None) == ("--page-owner" in options)
+
+
 @pytest.mark.parametrize("model", ["sparsemem-vmemmap", "sparsemem"])
 @pytest.mark.parametrize("kernel", ["numa", "smp", "up"])
 def test_debugging_aids_in_every_build(tmp_path: Path, kernel: str, model: str) -> None:
