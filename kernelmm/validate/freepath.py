@@ -12,9 +12,22 @@ since   on the way from ``__free_pages`` to the free lists
 5.18    ``put_page`` sees to pages that are mlocked
 6.1     ``check_free_page`` is called ``free_page_is_bad``
 6.3     nothing is checked, unless ``check_pages_enabled`` is on (by init_on_alloc, page_poison...) or DEBUG_VM
+6.7     a compound page's order is compared for order 0 too
 6.8     what is a network driver's page pool's is noticed
-6.12    a compound page's order is compared for order 0 too; an mlocked page is let off
-6.17    the first page's type is wiped off before anybody looks at it
+6.12    an mlocked page is let off
+6.17    the first page's type is wiped off before anybody looks at it; no driver's mapping is let off any more
+======  ==============================================================================================
+
+Where this is from, since 6.7: the commits as Linux has them, and the pull requests by which they came.
+
+======  ==============================================================================================
+6.7     76f26535d144 "mm: page_alloc: check the order of compound page even when the order is zero", in
+        mm-stable-2023-11-01-14-33
+6.8     dba1b8a7ab68 "mm/page_pool: catch page_pool memory leaks" (v6.8-rc1~131^2~268)
+6.12    66edc3a5894c "mm: page_alloc: move mlocked flag clearance into free_pages_prepare()", in
+        mm-hotfixes-stable-2024-11-12-16-39; stable releases of 6.11 and before have it too, from that month on
+6.17    2dfcd1608f3a "mm/page_alloc: let page freeing clear any set page type", and of the same series
+        "mm/page-alloc: remove PageMappingFlags()"
 ======  ==============================================================================================
 """
 
@@ -67,7 +80,7 @@ class FreePath:
 
 _DRAIN = "bulkfree_pcp_prepare"
 _BAD = "free_page_is_bad"
-#: ``page->mapping``'s bits of anonymous memory, and of what can be moved though it is a driver's.
+#: ``page->mapping``'s bits of anonymous memory, and, until 6.16, of what can be moved though it is a driver's.
 _BITS = 3
 _MLOCKED = ("PG_active", "PG_unevictable", "PG_mlocked")
 _PATHS = (
@@ -79,9 +92,10 @@ _PATHS = (
     FreePath((5, 18), "check_free_page", When.AT_DRAIN, _DRAIN, True, True, _BITS, False, _MLOCKED, False),
     FreePath((6, 1), _BAD, When.AT_DRAIN, _DRAIN, True, True, _BITS, False, _MLOCKED, False),
     FreePath((6, 3), _BAD, When.BY_KEY, "", True, True, _BITS, False, _MLOCKED, False),
-    FreePath((6, 8), _BAD, When.BY_KEY, "", True, True, _BITS, True, _MLOCKED, False),
+    FreePath((6, 7), _BAD, When.BY_KEY, "", True, True, _BITS, False, _MLOCKED, True),
+    FreePath((6, 8), _BAD, When.BY_KEY, "", True, True, _BITS, True, _MLOCKED, True),
     FreePath((6, 12), _BAD, When.BY_KEY, "", True, True, _BITS, True, _MLOCKED, True, True),
-    FreePath((6, 17), _BAD, When.BY_KEY, "", True, True, _BITS, True, _MLOCKED, True, True, True),
+    FreePath((6, 17), _BAD, When.BY_KEY, "", True, True, 1, True, _MLOCKED, True, True, True),
 )
 
 

@@ -245,6 +245,18 @@ def test_damage_is_named_and_each_release_deals_with_it_in_its_way(machine: Mach
         assert ("wiped off unseen" if "flag(s)" in reason else f"bulkfree_pcp_prepare reports pfn {page.pfn}") in later
 
 
+def test_a_drivers_mapping_is_let_off_until_6_16(machine: Machine) -> None:
+    """Of ``page->mapping``'s two bits the second alone was a driver's, of what can be moved all the same."""
+    page = Doctored(machine)
+    page.set("mapping", 0xFFFF888000001002)
+    verdict = page.judge()
+    if machine.dump.release < (6, 17):
+        assert verdict.debug_vm.fate is Fate.FREED
+        assert "mapping" not in verdict.checks
+    else:
+        assert (verdict.debug_vm.fate, verdict.debug_vm.text) == (Fate.REFUSED, "non-NULL mapping")
+
+
 def test_a_page_without_references(machine: Machine) -> None:
     page = Doctored(machine)
     page.set("_refcount", 0)
@@ -271,4 +283,7 @@ def test_a_release_between_two_frees_as_the_earlier_one() -> None:
     assert path_of((6, 2)).since == (6, 1)
     assert path_of((9, 0)).since == (6, 17)
     assert path_of((3, 10)).since == (4, 0)
+    assert [path_of((6, minor)).asserts_single for minor in (6, 7, 8)] == [False, True, True]
+    assert [path_of((6, minor)).knows_pools for minor in (7, 8)] == [False, True]
+    assert [path_of((6, minor)).lets_mlocked for minor in (11, 12)] == [False, True]
     assert [path_of(release).when for release in ((4, 0), (5, 10), (6, 12))] == list(When)
