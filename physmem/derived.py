@@ -16,9 +16,9 @@ from physmem.structs.layout import Layout
 if TYPE_CHECKING:
     from physmem.dump import Dump
 
-__all__ = ["DERIVED", "release_of"]
+__all__ = ["DERIVED", "release_of", "sublevel_of"]
 
-_RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})", re.ASCII)
+_RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?", re.ASCII)
 
 #: The release since which a kernel has this, latest first: for images that do not say which release it is.
 _FEATURES: tuple[tuple[tuple[int, int], str, str], ...] = (
@@ -39,6 +39,12 @@ def release_of(info: Mapping[str, str], layout: Layout) -> tuple[int, int]:
     if named:
         return int(named[1]), int(named[2])
     return next((release for release, tag, field in _FEATURES if layout.has(tag, field)), (4, 0))
+
+
+def sublevel_of(info: Mapping[str, str]) -> int:
+    """What stable release the kernel is, by its name: 13 of 7.1.13; 0 if it does not say."""
+    named = _RELEASE.match(info.get("OSRELEASE", ""))
+    return int(named[3] or 0) if named else 0
 
 
 def _section_shift(dump: Dump) -> int:

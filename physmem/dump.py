@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from physmem import paging
 from physmem.derived import DERIVED, release_of
-from physmem.errors import AddressError, CorruptionError, LayoutError, PhysmemError, UnsupportedError
+from physmem.errors import AbsentError, AddressError, CorruptionError, LayoutError, PhysmemError, UnsupportedError
 from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
 from physmem.memory import PhysicalMemory
 from physmem.memory_model import (
@@ -34,7 +34,7 @@ from physmem.memory_model import (
     section_cover,
     section_mem_maps,
 )
-from physmem.ram import Ram
+from physmem.ram import PAGE_SIZE, Ram
 from physmem.regions import KERNEL_IMAGE_SIZE, KernelImage, PageTables, Regions
 from physmem.space import UNMAPPED, AddressSpace
 from physmem.structs.layout import Layout
@@ -253,6 +253,22 @@ class Dump:
     def read(self, va: int, size: int) -> bytes:
         """``size`` bytes at a kernel address that do not cross a change of mapping; AbsentError, AddressError."""
         return self.memory.read(self.virt_to_phys(va), size)
+
+    def text(self, va: int, most: int, *, whole: bool = False) -> str:
+        """The C string at a kernel address, or as much of it as ``most`` bytes have and the image does.
+
+        :raises AbsentError: the image has nothing of it; with ``whole`` also, if it lacks a part
+        :raises AddressError: likewise, of an address that is none
+        """
+        here = min(most, PAGE_SIZE - va % PAGE_SIZE)
+        data = self.read(va, here)
+        if b"\0" not in data and here < most:
+            try:
+                data += self.read(va + here, most - here)
+            except (AbsentError, AddressError):
+                if whole:
+                    raise
+        return data.partition(b"\0")[0].decode("latin-1")
 
     def u64(self, va: int) -> int:
         """``u64`` at a kernel address."""

@@ -146,7 +146,10 @@ class Kernel:
 
     def string(self, va: int, most: int = 64) -> str:
         """The C string at an address, as far as ``most`` bytes."""
-        data = self.ram.read(self.phys(va), min(most, -va % 4096 or 4096))
+        here = min(most, -va % 4096 or 4096)
+        data = self.ram.read(self.phys(va), here)
+        if b"\0" not in data and here < most:
+            data += self.ram.read(self.phys(va + here), most - here)
         return data.split(b"\0", 1)[0].decode("latin-1")
 
     # -- variables -----------------------------------------------------------

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from physmem.dump import Dump
-from physmem.errors import AbsentError, AddressError, CorruptionError
+from physmem.errors import CorruptionError
 from physmem.ranges import Ranges
 
 __all__ = ["Resource", "iomem", "resources", "system_ram"]
@@ -56,14 +55,8 @@ def resources(dump: Dump) -> Iterator[Resource]:
 def _name(dump: Dump, pointer: int) -> str:
     if not pointer:
         return "<BAD>"
-    here = min(_MAX_NAME, (pointer | 0xFFF) + 1 - pointer)
-    text = dump.read(pointer, here)
-    if b"\0" not in text and here < _MAX_NAME:
-        with contextlib.suppress(AbsentError, AddressError):  # the next page may be absent
-            text += dump.read(pointer + here, _MAX_NAME - here)
-    name = text.partition(b"\0")[0].decode("latin-1")
     # What a terminal would take for a command is not printed.
-    return "".join(c if c.isprintable() else "?" for c in name)
+    return "".join(c if c.isprintable() else "?" for c in dump.text(pointer, _MAX_NAME))
 
 
 def iomem(dump: Dump) -> str:

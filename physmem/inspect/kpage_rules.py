@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from physmem.derived import sublevel_of
 from physmem.dump import Dump
 from physmem.errors import PhysmemError
 from physmem.inspect.folios import Folios, Heads
@@ -72,6 +73,7 @@ class Rules:
         self._rmappable = form.mask("PG_large_rmappable")
         self._poison = _U64(form.mask("PG_hwpoison"))
         self._thp = "transparent_hugepage_flags" in dump.symbols
+        self._all_ksm = _all_ksm(dump.release, sublevel_of(dump.info))
         self._types = [
             (name, bit)
             for name, bit in (("table", KPF.PGTABLE), ("offline", KPF.OFFLINE), ("balloon", KPF.OFFLINE))
@@ -124,8 +126,7 @@ class Rules:
     # -- a page by itself ----------------------------------------------------------------------------
 
     def _ksm(self, flags: U64s, mapping: U64s) -> None:
-        if (6, 10) <= self._release < (6, 17):
-            # These kernels ask whether either of the two bits is set, which of anonymous memory one is.
+        if self._all_ksm:
             flags |= (flags & _U64(KPF.ANON)) << _U64(9)
             return
         low = mapping & _U64(_KSM)
@@ -266,6 +267,15 @@ class Rules:
         if offset < 0:
             return np.full(len(second), -1, np.int32)
         return np.ascontiguousarray(second[:, offset : offset + 4]).view("<i4")[:, 0]
+
+
+def _all_ksm(release: tuple[int, int], sublevel: int) -> bool:
+    """Whether a kernel asks if either of the two bits is set, which of anonymous memory one always is.
+
+    From dee3d0bef2b0 (6.10) to 81401cebfc15 (7.2), which the stable releases 6.18.40 and 7.1.5 have too.
+    """
+    mended = {(6, 18): 40, (7, 1): 5}
+    return (6, 10) <= release < (7, 2) and not sublevel >= mended.get(release, 1 << 16)
 
 
 def _offset(dump: Dump, *names: str) -> int:

@@ -47,7 +47,7 @@ _SINCE = {
     "boost": (5, 16),
     "promo": (6, 9),
     "high_min": (6, 15),
-    "highatomic": (6, 16),
+    "highatomic": (6, 19),
 }
 
 #: MAX_RECLAIM_RETRIES: after so many failures in a row kswapd gives the node up.

@@ -297,12 +297,11 @@ def stat_items(layout: Layout) -> tuple[str, ...]:
 def _zone_name(dump: Dump, index: int, pointer: int) -> str:
     """The name that the image has, or if it is absent the one that every kernel gives to this zone type."""
     try:
-        end = (pointer | 0xFFF) + 1  # the next page may be absent
-        text = dump.read(pointer, min(_MAX_NAME, end - pointer)).partition(b"\0")[0]
+        text = dump.text(pointer, _MAX_NAME, whole=True)
     except (AbsentError, AddressError):
-        text = b""
-    if text and all(0x20 < byte < 0x7F for byte in text):
-        return text.decode("ascii")
+        text = ""
+    if text and all(" " < each <= "~" for each in text):
+        return text
     kinds = {value: name.removeprefix("ZONE_") for name, value in dump.layout.enum("zone_type").items()}
     kind = kinds.get(index, f"zone{index}")
     return kind if kind.startswith("DMA") else kind.capitalize()

@@ -27,7 +27,9 @@ from physmem.structs.layout import Layout
 from physmem.symbols import Symbols
 
 DATA = Path(__file__).parents[1] / "data" / "vmcores"
-NAMES = ["deb510-512m", "deb61-256m", "deb61-1g-2node", "deb612-256m", "deb72-1g-2node"]
+NAMES = ["deb510-512m", "deb61-256m", "deb61-1g-2node", "deb612-256m", "deb618-512m-2node", "deb72-1g-2node"]
+#: Guests with 5-level paging.
+DEEP = ("deb618-512m-2node", "deb72-1g-2node")
 
 
 @pytest.fixture(params=NAMES)
@@ -48,6 +50,7 @@ REGIONS = {
     "deb61-256m": (0x2200000, 0xFFFF88E4C0000000, 0xFFFFF2A500000000, 0xFFDC),
     "deb61-1g-2node": (0, 0xFFFF888000000000, 0xFFFFEA0000000000, 0x3FFDC),
     "deb612-256m": (-0x10000000, 0xFFFF8C07C0000000, 0xFFFFF9B4C0000000, 0xFFDF),
+    "deb618-512m-2node": (0x12400000, 0xFF2A6BB240000000, 0xFF850E8380000000, 0x1FFE0),
     "deb72-1g-2node": (-0x5400000, 0xFF18A0A2C0000000, 0xFFF387BA40000000, 0x3FFE0),
 }
 
@@ -55,7 +58,7 @@ REGIONS = {
 def test_regions(dump: Dump, name: str) -> None:
     assert (dump.phys_base, dump.page_offset, dump.mem_map, dump.max_pfn) == REGIONS[name]
     assert dump.start_kernel_map == 0xFFFFFFFF80000000
-    assert dump.regions.levels == (5 if "deb72" in name else 4)
+    assert dump.regions.levels == (5 if name in DEEP else 4)
     assert dump.layout.constant("PAGE_OFFSET") == dump.page_offset
     assert dump.layout.constant("VMEMMAP_START") == dump.mem_map
     assert dump.layout.constant("__START_KERNEL_map") == dump.start_kernel_map
@@ -106,7 +109,7 @@ def test_symbols(dump: Dump, name: str) -> None:
     assert dump.symbols.source == "VMCOREINFO + kallsyms"
     assert dump.symbols["node_data"] == dump.info.symbol("node_data")
     # A per-CPU variable: its place in each CPU's area, or since 6.15 an address in the image like any other.
-    assert (dump.symbols["vm_event_states"] < 1 << 20) == ("deb72" not in name)
+    assert (dump.symbols["vm_event_states"] < 1 << 20) == (name not in DEEP)
     assert dump.symbols["page_offset_base"] in dump.regions.image
     with pytest.raises(SymbolError, match="the address of 'no_such_thing' is unknown"):
         dump.symbols["no_such_thing"]
@@ -180,7 +183,7 @@ def test_the_page_array_as_the_kernel_showed_it(dump: Dump, name: str) -> None:
     # Truth that is a moment older than the dump is right about nearly all pages.
     free = (shown >> np.uint64(10) & np.uint64(1)).astype(bool)
     in_use = np.count_nonzero(pages["_refcount"][: dump.max_pfn][free])
-    assert in_use <= (0 if "deb5" in name or "deb72" in name else dump.max_pfn // 1000)
+    assert in_use <= (0 if "deb5" in name or name in DEEP else dump.max_pfn // 1000)
 
 
 def test_pages_beyond_memory_do_not_exist(dump: Dump) -> None:

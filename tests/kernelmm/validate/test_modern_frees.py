@@ -20,7 +20,7 @@ from physmem.inspect.states import State, survey
 from physmem.ram import Ram
 
 DATA = Path(__file__).parents[2] / "data" / "vmcores"
-NAMES = ("deb510-512m", "deb61-1g-2node", "deb612-256m", "deb72-1g-2node")
+NAMES = ("deb510-512m", "deb61-1g-2node", "deb612-256m", "deb618-512m-2node", "deb72-1g-2node")
 #: Frees that are judged of each sort.
 SAMPLE = 25
 

@@ -2,7 +2,7 @@
 """meminfo, vmstat and iomem of real images against what their kernels said.
 
 Linux 4.0 was read a moment before A, or after B, by a process that itself takes and gives back a few pages: the rows
-that this changes are named here.  The newer kernels are equal, but for the one that MOVED names.
+that this changes are named here.  The newer kernels are equal, but for those that MOVED names.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ from physmem.symbols import Symbols
 DATA = Path(__file__).parents[2] / "data" / "vmcores"
 NAMES = sorted(path.name for path in DATA.iterdir() if path.is_dir())
 
-#: Statistics that a CPU had not folded in yet when the file was read.
-MOVED = {
+MOVED: dict[str, tuple[set[str], set[str]]] = {
+    # Statistics that a CPU had not folded in yet when the file was read.
     "deb61-256m": (
         {"Inactive", "Inactive(anon)", "Unevictable", "Mlocked", "AnonPages", "Mapped"},
         {"nr_inactive_anon", "nr_unevictable", "nr_anon_pages", "nr_mapped", "nr_mlock"}
         | {"nr_zone_inactive_anon", "nr_zone_unevictable"},
-    )
+    ),
+    # A slab that was allocated between the reading of these files and of the others.
+    "deb618-512m-2node": (
+        {"Slab", "SUnreclaim"},
+        {"nr_slab_unreclaimable", "numa_hit", "numa_local", "pgalloc_dma32"},
+    ),
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from physmem.dump import open_dump
 from physmem.errors import UsageError
+from physmem.image import VmcoreInfo
 from physmem.inspect.kpage import KPages
 from physmem.inspect.kpf import KPF
 from physmem.inspect.pagetypes import Filter, Histogram, long_flags, symbolic_flags
@@ -64,6 +65,25 @@ def test_states_agree_with_the_kernel(name):
     assert (have(KPF.HUGE) <= are(State.HUGEPAGE)).all()
     assert not are(State.SUSPICIOUS, State.ABSENT).any()
     assert ((orders >= 0) == are(State.FREE, State.PCP)).all()
+
+
+@pytest.mark.parametrize(
+    ("named", "all_of_them"),
+    [
+        *(("6.9.12", False), ("6.10.0-rc1", True), ("6.12.117+deb13-cloud-amd64", True), ("6.17.13", True)),
+        *(("6.18", True), ("6.18.39", True), ("6.18.40", False), ("7.0.13", True), ("7.1.4", True), ("7.1.5", False)),
+        *(("7.1.13+deb13-cloud-amd64", False), ("7.2.0", False)),
+    ],
+)
+def test_which_releases_call_all_anonymous_memory_ksm(named, all_of_them):
+    """Guests of 6.16.12, 6.17.13, 6.18.15, 6.19.14, 7.0.13 and 7.1.3 did, those of 7.1.7, 7.1.13, 7.2.13 did not."""
+    with open_dump(DATA / "deb612-256m" / "image.vmcore.xz") as dump:
+        dump.info = VmcoreInfo({**dump.info, "OSRELEASE": named})
+        piece = next(iter(KPages(dump)))
+    # What is not mapped, as slabs, has something else in ``mapping``.
+    anon, ksm = (((piece.flags & np.uint64(flag)) == flag) for flag in (KPF.ANON | KPF.MMAP, KPF.KSM | KPF.MMAP))
+    assert anon.sum() > 1000
+    assert ksm[anon].all() if all_of_them else not ksm.any()
 
 
 def test_a_kernel_of_4_0_by_its_own_rules(open_case):

@@ -87,6 +87,18 @@ def test_names_come_from_the_image_or_are_known_by_index(open_case, edit):
         assert editor.zone("DMA32").index == 1
 
 
+def test_a_name_may_cross_into_another_page(edit):
+    """As "DMA" does in Debian's 7.1.13: its first letter is the last byte of a page."""
+    editor = edit()
+    zone = editor.zone()
+    page = editor.dump.virt_to_phys(editor.dump.page_of(4096)) & -4096
+    editor.set(zone.address, "zone", "name", editor.dump.page_offset + page + 4095)
+    editor.ram.write(page + 4095, b"Odd\0")
+    assert editor.zone("Odd").index == 1
+    editor.ram.ranges = editor.ram.ranges.difference(Ranges([(page + 4096, page + 8192)]))
+    assert editor.zone("DMA32").index == 1
+
+
 def test_absent_and_unmapped_are_told_apart(edit):
     editor = edit()
     zone = editor.zone()
