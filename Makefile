@@ -37,7 +37,7 @@ docs: $(VENV)/.docs
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find physmem kernelmm \( -name '*.so' -o -name '_built.json' \) -delete
+	find physmem kernelmm \( -name '*.so' -o -name '_built.txt' \) -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:

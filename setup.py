@@ -9,14 +9,13 @@ in the environment makes a failure an error (CI); ``PHYSMEM_ENGINE=interpreted``
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 import os
 import shlex
 import shutil
 import sys
 import sysconfig
+import zlib
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -45,14 +44,16 @@ def rooms() -> list[str]:
     return found
 
 
-def fingerprint() -> dict[str, str]:
-    """A hash of each source the extensions are made of, by which a stale build is noticed at import."""
+def record() -> str:
+    """The sources that the extensions are made of, by which a stale build is noticed at import."""
     sources = rooms() + [
         path.relative_to(ROOT).as_posix()
         for package in ("physmem", "kernelmm")
         for path in (ROOT / package).rglob("*.pxd")
     ]
-    return {name: hashlib.sha256((ROOT / name).read_bytes()).hexdigest() for name in sorted(sources)}
+    contents = {name: (ROOT / name).read_bytes() for name in sorted(sources)}
+    # As physmem.engine has it.
+    return "".join(f"{zlib.crc32(data):08x}-{len(data)} {name}\n" for name, data in contents.items())
 
 
 class OptionalBuildExt(build_ext):
@@ -73,7 +74,7 @@ class OptionalBuildExt(build_ext):
         if self._attempt("run"):
             target = ROOT if self.inplace else Path(self.build_lib)
             if (target / "physmem").is_dir() and self.extensions:
-                (target / "physmem" / "_built.json").write_text(json.dumps(fingerprint(), indent=0))
+                (target / "physmem" / "_built.txt").write_text(record())
 
     def build_extensions(self) -> None:
         # Here and not where the extensions are listed: a build by pip runs this file several times.

@@ -18,8 +18,10 @@ __all__ = [
     "s64",
     "s64_view",
     "u8",
+    "u8_const_view",
     "u8_view",
     "u32",
+    "u32_const_view",
     "u32_view",
     "u64",
     "u64_const_view",
@@ -40,5 +42,7 @@ u64_view: TypeAlias = "memoryview[int]"
 s8_view: TypeAlias = "memoryview[int]"
 s32_view: TypeAlias = "memoryview[int]"
 s64_view: TypeAlias = "memoryview[int]"
-# One that is only read, and may be of memory that cannot be written to.
+# Some that are only read, and may be of memory that cannot be written to.
+u8_const_view: TypeAlias = "memoryview[int]"
+u32_const_view: TypeAlias = "memoryview[int]"
 u64_const_view: TypeAlias = "memoryview[int]"

@@ -14,14 +14,11 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from physmem import paging
 from physmem.derived import DERIVED, release_of
 from physmem.errors import AbsentError, AddressError, CorruptionError, LayoutError, PhysmemError, UnsupportedError
 from physmem.image import Image, VmcoreInfo, find_vmcoreinfo, open_image
-from physmem.memory import PhysicalMemory
+from physmem.memory import UNMAPPED, PhysicalMemory
 from physmem.memory_model import (
     FLAT_SHIFT,
     Linear,
@@ -34,19 +31,25 @@ from physmem.memory_model import (
     section_cover,
     section_mem_maps,
 )
-from physmem.ram import PAGE_SIZE, Ram
 from physmem.regions import KERNEL_IMAGE_SIZE, KernelImage, PageTables, Regions
-from physmem.space import UNMAPPED, AddressSpace
 from physmem.structs.layout import Layout
 from physmem.structs.lazy import Lazy, Overlay
 from physmem.symbols import Symbols, moved, moved_by
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from physmem.image.write import Mapping
+    from physmem.ram import Ram
+    from physmem.space import AddressSpace
     from physmem.vmlinux import Vmlinux
+else:
+    from physmem.later import np
 
 __all__ = ["KERNEL_IMAGE_SIZE", "Dump", "open_dump"]
 
+_PAGE = 4096
 #: More nodes than any x86-64 kernel is built for (NODES_SHIFT is at most 10).
 _MAX_NODES = 1024
 #: A flat page array of 16 TiB of memory.
@@ -260,7 +263,7 @@ class Dump:
         :raises AbsentError: the image has nothing of it; with ``whole`` also, if it lacks a part
         :raises AddressError: likewise, of an address that is none
         """
-        here = min(most, PAGE_SIZE - va % PAGE_SIZE)
+        here = min(most, _PAGE - va % _PAGE)
         data = self.read(va, here)
         if b"\0" not in data and here < most:
             try:
@@ -309,8 +312,8 @@ class Dump:
         if "node_data" not in self.symbols:
             return {0: self.symbols["contig_page_data"]}
         length = min(self.layout.constants.get("MAX_NUMNODES", _MAX_NODES), _MAX_NODES)
-        pointers = self.memory.array(self.virt_to_phys(self.symbols["node_data"]), np.uint64, length)
-        found = {nid: int(pointer) for nid, pointer in enumerate(pointers) if pointer}
+        pointers = memoryview(self.read(self.symbols["node_data"], 8 * length)).cast("Q")
+        found = {nid: pointer for nid, pointer in enumerate(pointers) if pointer}
         if not found or len(set(found.values())) != len(found):
             raise CorruptionError("node_data", f"{len(found)} nodes at {len(set(found.values()))} addresses")
         return found
@@ -457,4 +460,6 @@ class Dump:
 
     def address_space(self, ram: Ram) -> AddressSpace:
         """An :class:`AddressSpace` over an emulated RAM that was made of this dump."""
+        from physmem.space import AddressSpace
+
         return AddressSpace(ram, **self.space(ram))  # type: ignore[arg-type]

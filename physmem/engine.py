@@ -9,12 +9,11 @@ environment says, else compiled if that was built from the sources that are ther
 
 from __future__ import annotations
 
-import hashlib
 import importlib.machinery
 import importlib.util
-import json
 import os
 import sys
+import zlib
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -35,9 +34,10 @@ class _Finder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name.partition(".")[0] not in ("physmem", "kernelmm"):
+        if _chosen == "compiled" or name.partition(".")[0] not in ("physmem", "kernelmm"):
             return None
         source = os.path.join(_ROOT, *name.split(".")) + ".py"
+        # Asking for the engine settles the choice, which only a hot room is a reason for.
         if not _is_compiled_room(source) or current() == "compiled":
             return None
         loader = importlib.machinery.SourceFileLoader(name, source)
@@ -89,16 +89,18 @@ def why_interpreted() -> str | None:
 
 
 def _changed() -> str | None:
-    """A source that is not what the extensions were built from (``setup.py`` leaves a record of hashes)."""
-    record = "_built.json"
+    """A source that is not what the extensions were built from (``setup.py`` leaves a record of them)."""
+    record = "_built.txt"
     try:
-        hashes = json.loads(_contents(os.path.join("physmem", record)))
-        for name, digest in hashes.items():
-            if hashlib.sha256(_contents(name)).hexdigest() != digest:
-                return str(name)
-    except (OSError, ValueError, AttributeError):
+        lines = _contents(os.path.join("physmem", record)).decode().splitlines()
+        for line in lines:
+            said, name = line.split(" ", 1)
+            source = _contents(name)
+            if f"{zlib.crc32(source):08x}-{len(source)}" != said:
+                return name
+    except (OSError, ValueError):
         return record
-    return None
+    return None if lines else record
 
 
 def _contents(name: str) -> bytes:

@@ -22,13 +22,10 @@ VMCOREINFO their addresses.  Formats: kernel/kallsyms.c, scripts/kallsyms.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from physmem.errors import AbsentError, AddressError, LayoutError, SymbolError
 from physmem.image import VmcoreInfo
@@ -41,6 +38,11 @@ __all__ = ["Kallsyms", "KernelSymbols", "Tables", "anchors_of", "read_kallsyms"]
 #: Far above what kernels have: symbols, bytes of their compressed names.
 MAX_SYMBOLS = 1 << 21
 MAX_NAMES = 64 << 20
+
+_U64 = (1 << 64) - 1
+
+#: The address of the symbol with a number.
+Addresses = Callable[[int], int]
 
 # Symbols that VMCOREINFO has by their own addresses, not by what they point to.
 _ANCHORS = ("_stext", "init_uts_ns", "init_top_pgt", "init_level4_pgt", "prb")
@@ -91,10 +93,10 @@ class Kallsyms(SymbolTable):
     """All symbols of a kernel, and their addresses.  Of a name that several have, the first is found.
 
     :param names: the names of all symbols
-    :param addresses: the address of each
+    :param addresses: gives the address of each
     """
 
-    def __init__(self, names: Names, addresses: npt.NDArray[np.uint64]) -> None:
+    def __init__(self, names: Names, addresses: Addresses) -> None:
         self._names = names
         self._addresses = addresses
 
@@ -102,8 +104,8 @@ class Kallsyms(SymbolTable):
     def _all(self) -> dict[str, int]:
         """Every name, once somebody has asked for all of them."""
         found: dict[str, int] = {}
-        for name, address in zip(self._names, self._addresses.tolist(), strict=True):
-            found.setdefault(name.decode("latin-1"), address)
+        for number, name in enumerate(self._names):
+            found.setdefault(name.decode("latin-1"), self._addresses(number))
         return found
 
     def find(self, name: str) -> int | None:
@@ -111,7 +113,7 @@ class Kallsyms(SymbolTable):
         if "_all" in self.__dict__:
             return self._all.get(name)
         number = self._names.find(name)
-        return None if number is None else int(self._addresses[number])
+        return None if number is None else self._addresses(number)
 
     def __getitem__(self, name: str) -> int:
         address = self.find(name)
@@ -126,7 +128,7 @@ class Kallsyms(SymbolTable):
         return len(self._all)
 
     def __repr__(self) -> str:
-        return f"<Kallsyms: {len(self._addresses)} symbols>"
+        return f"<Kallsyms: {len(self._names)} symbols>"
 
 
 def read_kallsyms(tables: Tables, image: KernelImage, anchors: Mapping[str, int]) -> Kallsyms:
@@ -148,7 +150,7 @@ def read_kallsyms(tables: Tables, image: KernelImage, anchors: Mapping[str, int]
     if not known:
         raise SymbolError(f"kallsyms: {count} symbols, and none of {', '.join(anchors)} among them")
     for addresses in _encodings(tables, image, count):
-        if all(int(addresses[at]) == anchors[name] for name, at in known.items()):
+        if all(addresses(at) == anchors[name] for name, at in known.items()):
             return Kallsyms(names, addresses)
     raise SymbolError(f"kallsyms: no encoding that is known gives {', '.join(known)} the address in VMCOREINFO")
 
@@ -158,26 +160,25 @@ def anchors_of(info: VmcoreInfo) -> dict[str, int]:
     return {name: info.symbol(name) for name in _ANCHORS if f"SYMBOL({name})" in info}
 
 
-def read_tokens(tables: Tables, image: KernelImage) -> tuple[bytes, npt.NDArray[np.uint16]]:
+def read_tokens(tables: Tables, image: KernelImage) -> tuple[bytes, Sequence[int]]:
     """The table of tokens, each with a NUL behind it, and where in it each begins; raises as read_kallsyms does."""
-    index = np.frombuffer(image.read(tables.token_index, 2 * TOKENS), "<u2")
-    table = image.read_present(tables.token_table, int(index[-1]) + MAX_TOKEN + 1)
-    return table[: table.find(b"\0", int(index[-1])) + 1], index
+    index = struct.unpack(f"<{TOKENS}H", image.read(tables.token_index, 2 * TOKENS))
+    table = image.read_present(tables.token_table, index[-1] + MAX_TOKEN + 1)
+    return table[: table.find(b"\0", index[-1]) + 1], index
 
 
-def _encodings(tables: Tables, image: KernelImage, count: int) -> Iterator[npt.NDArray[np.uint64]]:
+def _encodings(tables: Tables, image: KernelImage, count: int) -> Iterator[Addresses]:
     """The addresses of all symbols, by each way in which they may be written."""
     if tables.wide:
-        yield np.frombuffer(image.read(tables.offsets, 8 * count), "<u8")
+        wide = memoryview(image.read(tables.offsets, 8 * count)).cast("Q")
+        yield wide.__getitem__
         return
-    offsets = np.frombuffer(image.read(tables.offsets, 4 * count), "<i4").astype(np.int64)
+    offsets = memoryview(image.read(tables.offsets, 4 * count)).cast("i")
     if tables.relative_base is not None:
-        base: Any = np.frombuffer(image.read(tables.relative_base, 8), "<i8")[0]
-        with np.errstate(over="ignore"):
-            yield np.where(offsets >= 0, offsets, base - 1 - offsets).view(np.uint64)
-            yield (base + (offsets & 0xFFFFFFFF)).view(np.uint64)
-    places = np.arange(count, dtype=np.uint64) * np.uint64(4) + np.uint64(tables.offsets)
-    yield places + offsets.view(np.uint64)
+        base = int.from_bytes(image.read(tables.relative_base, 8), "little")
+        yield lambda at: offsets[at] if offsets[at] >= 0 else base - 1 - offsets[at] & _U64
+        yield lambda at: base + (offsets[at] & 0xFFFFFFFF) & _U64
+    yield lambda at: tables.offsets + 4 * at + offsets[at] & _U64
 
 
 class KernelSymbols(Symbols):

@@ -16,12 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from physmem.kallsyms import MAX_SYMBOLS, Tables
 from physmem.kallsyms_names import TOKENS
 from physmem.memory import PhysicalMemory
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    from physmem.later import np
 
 __all__ = ["find_tables"]
 

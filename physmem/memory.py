@@ -7,13 +7,17 @@ for a `PhysicalMemory` and works on both.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from physmem.ranges import Ranges
 
-__all__ = ["PhysicalMemory"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["UNMAPPED", "PhysicalMemory"]
+
+#: In the place of a physical address: no memory there.
+UNMAPPED = 0xFFFFFFFFFFFFFFFF
 
 
 class PhysicalMemory(Protocol):

@@ -16,14 +16,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from physmem import abi
-from physmem.memory import PhysicalMemory
-from physmem.space import UNMAPPED
+from physmem.memory import UNMAPPED, PhysicalMemory
 from physmem.structs.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = [
     "FLAT_SHIFT",

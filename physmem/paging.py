@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from physmem.errors import AbsentError, AddressError
-from physmem.memory import PhysicalMemory
-from physmem.space import UNMAPPED
+from physmem.memory import UNMAPPED, PhysicalMemory
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["ENTRY_FLAGS", "PTE_ADDRESS", "Step", "Walk", "chunks", "is_canonical", "steps", "walk"]
 

@@ -21,15 +21,17 @@ import mmap
 import os
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from physmem.errors import AbsentError, AddressError, ImageError, UsageError
 from physmem.ranges import Ranges
 from physmem.residency import untouched
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from physmem.image import Image
+else:
+    from physmem.later import np
 
 __all__ = ["MAX_SIZE", "PAGE_SIZE", "Ram"]
 

@@ -14,10 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from physmem import paging
 from physmem.errors import AbsentError, AddressError, CorruptionError, LayoutError, SymbolError
@@ -25,6 +22,12 @@ from physmem.image import VmcoreInfo
 from physmem.memory import PhysicalMemory
 from physmem.ranges import Ranges
 from physmem.structs.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["KERNEL_IMAGE_SIZE", "START_KERNEL_MAP", "KernelImage", "PageTables", "Regions"]
 

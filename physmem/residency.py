@@ -11,15 +11,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    from physmem.later import np
 
 __all__ = ["untouched"]
 
 _PAGEMAP = "/proc/self/pagemap"
-_SOMEWHERE = np.uint64(3 << 62)
+_SOMEWHERE = 3 << 62
 # Pages that are asked about at a time.
 _PIECE = 1 << 20
 
@@ -53,6 +57,6 @@ def _runs(descriptor: int, first: int, count: int) -> Iterator[tuple[int, int]]:
         size = min(_PIECE, count - done)
         data = os.pread(descriptor, 8 * size, 8 * (first + done))
         words = np.frombuffer(data[: len(data) // 8 * 8], np.uint64)
-        nowhere = (words & _SOMEWHERE) == 0
+        nowhere = (words & np.uint64(_SOMEWHERE)) == 0
         edges = np.flatnonzero(np.diff(nowhere, prepend=False, append=False)).reshape(-1, 2) + done
         yield from ((int(start), int(end)) for start, end in edges)

@@ -23,12 +23,10 @@ from array import array
 
 from physmem.ctype import s8_view, s32_view, s64_view, u8_view, u32, u32_view, u64, u64_view
 from physmem.errors import AddressError, CorruptionError
+from physmem.memory import UNMAPPED
 from physmem.ram import Ram
 
 __all__ = ["UNMAPPED", "AddressSpace"]
-
-#: In ``memmap``, and what :func:`physmem.address.lookup` returns: no memory there.
-UNMAPPED = 0xFFFFFFFFFFFFFFFF
 
 
 class AddressSpace:

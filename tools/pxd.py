@@ -43,7 +43,7 @@ C_TYPES = {
 #: The views of all memory, by attribute, and the log2 of the bytes of what they are of.
 MEMORY = {f"as_{name}": int(name[1:]).bit_length() - 4 for name in C_TYPES if name != "bool"}
 VIEWS = {f"{name}_view": f"{c}[::1]" for name, c in C_TYPES.items() if name != "bool"}
-VIEWS["u64_const_view"] = "const uint64_t[::1]"
+VIEWS |= {f"{name}_const_view": f"const {C_TYPES[name]}[::1]" for name in ("u8", "u32", "u64")}
 #: What a function returns when it raises: a value it hardly ever returns otherwise.
 EXCEPT = {
     "u8": "except? 0xBD",

@@ -19,11 +19,10 @@ from physmem.image import VmcoreInfo
 from physmem.inspect.sections import usemaps
 from physmem.kallsyms import KernelSymbols, Tables, anchors_of, read_kallsyms
 from physmem.kallsyms_search import find_tables
-from physmem.memory import PhysicalMemory
+from physmem.memory import UNMAPPED, PhysicalMemory
 from physmem.memory_model import MemoryModel
 from physmem.ranges import Ranges
 from physmem.regions import KernelImage
-from physmem.space import UNMAPPED
 
 __all__ = ["collect", "described"]
 

@@ -7,15 +7,18 @@ import struct
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Self
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from physmem.errors import AbsentError, UsageError
 from physmem.image.notes import Note
 from physmem.image.source import Source
 from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["MAX_PHYS", "Extent", "Image", "MappedImage"]
 

@@ -14,15 +14,19 @@ file on the disk, and not by how much memory it claims.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import accumulate
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["Bits", "InMemory", "PageBitmap", "PageRanges"]
 
@@ -91,15 +95,17 @@ class PageBitmap:
         self._size = min(len(bits), -(-pages // 8))
         self._last = pages % 8 if pages < 8 * self._size else 0
         self._piece = lru_cache(maxsize=_KEPT)(self._load)
-        #: How many are in the pieces below each.
-        self._below = np.zeros(-(-self._size // _PIECE) + 1, np.int64)
-        done = 0
+        # The pieces that have pages, ascending; how many are in those before each, and in all.
+        self._used: list[int] = []
+        self._before = [0]
+        self.total = done = 0
         for start, end in bits.data():
-            for number in range(max(start // _PIECE, done), min(-(-end // _PIECE), len(self._below) - 1)):
-                self._below[number + 1] = int.from_bytes(self._read(number), "little").bit_count()
+            for number in range(max(start // _PIECE, done), min(-(-end // _PIECE), -(-self._size // _PIECE))):
                 done = number + 1
-        np.cumsum(self._below, out=self._below)
-        self.total = int(self._below[-1])
+                if count := int.from_bytes(self._read(number), "little").bit_count():
+                    self.total += count
+                    self._used.append(number)
+                    self._before.append(self.total)
 
     def _read(self, number: int) -> bytes:
         """The bytes of a piece."""
@@ -110,7 +116,8 @@ class PageBitmap:
 
     def _load(self, number: int) -> tuple[bytes, list[int]]:
         """The bytes of a piece, and how many pages are in the blocks below each of its blocks."""
-        if self._below[number] == self._below[number + 1]:
+        at = bisect_left(self._used, number)
+        if at == len(self._used) or self._used[at] != number:
             return b"", [0] * (_PIECE // _BLOCK + 2)
         data = self._read(number)
         counts = (int.from_bytes(data[i : i + _BLOCK], "little").bit_count() for i in range(0, len(data), _BLOCK))
@@ -132,16 +139,15 @@ class PageBitmap:
         block = at >> _BLOCK_SHIFT
         start = block << _BLOCK_SHIFT
         word = int.from_bytes(data[start : at + 1], "little") & (1 << 8 * (at - start) + (pfn & 7)) - 1
-        return int(self._below[number]) + below[block] + word.bit_count()
+        return self._before[bisect_left(self._used, number)] + below[block] + word.bit_count()
 
     @property
     def end(self) -> int:
         """One past the highest page of the set; 0 if it is empty."""
-        # The first piece from which on nothing is counted any more.
-        number = int(np.searchsorted(self._below, self.total))
-        if number == 0:
+        if not self._used:
             return 0
-        return 8 * _PIECE * (number - 1) + int.from_bytes(self._piece(number - 1)[0], "little").bit_length()
+        number = self._used[-1]
+        return 8 * _PIECE * number + int.from_bytes(self._piece(number)[0], "little").bit_length()
 
     def first_missing(self, start: int, end: int) -> int | None:
         """The lowest of the pages [start, end) that is not in the set, or None."""
@@ -164,12 +170,11 @@ class PageBitmap:
         """The runs of pages inside [start, end), as :meth:`runs`, but cut where a piece of the bitmap ends."""
         start, end = max(start, 0), min(end, 8 * self._size)
         each = 8 * _PIECE
-        first = start // each
-        used = np.flatnonzero(np.diff(self._below[first : max(-(-end // each), first) + 1])) + first
-        for number in used.tolist():
+        for at in range(bisect_left(self._used, start // each), bisect_left(self._used, -(-end // each))):
+            number = self._used[at]
             low, high = max(number * each, start), min((number + 1) * each, end)
             data = self._piece(number)[0]
-            if self._below[number + 1] - self._below[number] == 8 * len(data):
+            if self._before[at + 1] - self._before[at] == 8 * len(data):
                 yield np.array([[low, high]], np.int64)
                 continue
             bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
@@ -191,7 +196,7 @@ class PageBitmap:
     def only(self, which: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.bool_]]) -> PageBitmap:
         """The pages of the set of which something is true; ``which`` is asked of all, in ascending order."""
         kept: dict[int, bytes] = {}
-        for number in np.flatnonzero(np.diff(self._below)).tolist():
+        for number in self._used:
             bits = np.unpackbits(np.frombuffer(self._piece(number)[0], np.uint8), bitorder="little")
             pages = np.flatnonzero(bits)
             bits[pages] = which(pages + 8 * _PIECE * number)
@@ -251,5 +256,7 @@ class PageRanges(Ranges):
     def clip(self, start: int, end: int) -> Ranges:
         if start >= end:
             return Ranges()
+        if self.first_gap(start, end) is None:
+            return Ranges([(start, end)])
         runs = self._bitmap.runs(start >> _PAGE_SHIFT, -(-end >> _PAGE_SHIFT)) << _PAGE_SHIFT
         return Ranges((max(start, first), min(end, last)) for first, last in runs.tolist())

@@ -8,13 +8,16 @@ kind of it, a flattened one (``physmem.image.flattened``) the other.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from physmem.errors import ImageError
 from physmem.image.source import Sliceable, Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["Contents", "Part"]
 

@@ -23,10 +23,7 @@ import struct
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from itertools import islice
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from physmem.errors import ImageError, UsageError
 from physmem.image import codecs, vmcoreinfo
@@ -37,6 +34,12 @@ from physmem.image.bitmap import PageBitmap, PageRanges
 from physmem.image.contents import Contents
 from physmem.image.notes import Note
 from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["Kdump"]
 
@@ -102,7 +105,7 @@ class Kdump(Image):
         self._first = self._described.rank(header.start)
         self._descriptors = header.descriptors
         count = self._described.rank(header.end) - self._first
-        size = count * fmt.DESCRIPTOR.itemsize
+        size = count * fmt.DESCRIPTOR.size
         if header.descriptors + size > contents.size:
             reason = f"truncated: {count} descriptors of pages, the file has {contents.size:#x} bytes"
             raise ImageError(self.path, reason, header.descriptors)
@@ -207,9 +210,9 @@ class Kdump(Image):
     def _described_by(self, pfn: int, count: int) -> list[tuple[int, int, int]]:
         """Of ``count`` present pages from ``pfn`` on: where the data of each is, its bytes, and flags."""
         index = self._described.rank(pfn) - self._first
-        at = self._descriptors + index * fmt.DESCRIPTOR.itemsize
-        found = self._contents.array(at, fmt.DESCRIPTOR, count, "the page descriptors")
-        return list(zip(found["offset"].tolist(), found["size"].tolist(), found["flags"].tolist(), strict=True))
+        at = self._descriptors + index * fmt.DESCRIPTOR.size
+        data = self._contents.read(at, count * fmt.DESCRIPTOR.size, "the page descriptors")
+        return list(fmt.DESCRIPTOR.iter_unpack(data))
 
     def _check(self, pfn: int, offset: int, size: int) -> None:
         if not 0 < size <= _PAGE or offset + size > self._contents.size:
@@ -233,7 +236,7 @@ class Kdump(Image):
         """The pages that this file has, and what was passed over."""
         described = self._described
         # Data lies in the order of the pages: if that of the last ones is there, all is.
-        damaged = bool(header.status & fmt.INCOMPLETE) or not self._written(max(count - 1024, 0), count).all()
+        damaged = bool(header.status & fmt.INCOMPLETE) or not all(self._written(max(count - _TOGETHER, 0), count))
         if count == described.total and not damaged:
             return described, ()
         number = lost = 0
@@ -243,7 +246,7 @@ class Kdump(Image):
             inside = (pages >= header.start) & (pages < header.end)
             if damaged:
                 here = int(np.count_nonzero(inside))
-                inside[inside] = self._written(number, number + here)
+                inside[inside] = np.fromiter(self._written(number, number + here), np.bool_, here)
                 number += here
                 lost += here - int(np.count_nonzero(inside))
             return inside
@@ -255,13 +258,12 @@ class Kdump(Image):
             ignored = (f"{lost} of {count} pages are not in the file: {why}",)
         return present, ignored
 
-    def _written(self, first: int, end: int) -> npt.NDArray[np.bool_]:
+    def _written(self, first: int, end: int) -> Iterator[bool]:
         """Which of the pages with the descriptors [first, end) have their data in the file."""
-        at = self._descriptors + first * fmt.DESCRIPTOR.itemsize
-        descriptors = self._contents.array(at, fmt.DESCRIPTOR, end - first, "the page descriptors")
-        offset, room = descriptors["offset"], np.uint64(self._contents.size)
-        written: npt.NDArray[np.bool_] = (offset > 0) & (offset <= room) & (descriptors["size"] <= room - offset)
-        return written
+        at = self._descriptors + first * fmt.DESCRIPTOR.size
+        data = self._contents.read(at, (end - first) * fmt.DESCRIPTOR.size, "the page descriptors")
+        room = self._contents.size
+        return (0 < offset <= room - size for offset, size, _ in fmt.DESCRIPTOR.iter_unpack(data))
 
 
 def _header(contents: Contents) -> _Header:

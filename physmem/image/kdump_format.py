@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import struct
 
-import numpy as np
-
 __all__ = [
     "BLOCK",
     "DESCRIPTOR",
@@ -58,8 +56,8 @@ SUB_HEADER = struct.Struct("<QiiQQQQQQQQQQQ")
 #: How many bytes of it each header_version has.
 SUB_HEADER_BYTES = (8, 12, 32, 48, 64, 80, 104)
 
-#: A page: where its data is in the file, how many bytes, how they are compressed.
-DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+#: A page: where its data is in the file, how many bytes, how they are compressed; behind that, page_flags.
+DESCRIPTOR = struct.Struct("<QII8x")
 
 # Flags of a descriptor; those of the header say the same of the file.
 ZLIB = 0x01

@@ -10,19 +10,22 @@ kernel/vmcore_info.c later).
 from __future__ import annotations
 
 from collections.abc import Iterator
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from physmem.errors import LayoutError, PhysmemError
 from physmem.image import vmcoreinfo
 from physmem.image.base import Image
 from physmem.image.vmcoreinfo import VmcoreInfo
 
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    from physmem.later import np
+
 __all__ = ["find_vmcoreinfo"]
 
 _PAGE = 4096
 _FIRST = b"OSRELEASE="
-_AT_PAGE = np.dtype({"names": ["head"], "formats": [f"S{len(_FIRST)}"], "offsets": [0], "itemsize": _PAGE})
 _PIECE = 1 << 24
 _START_KERNEL_MAP = 0xFFFFFFFF80000000
 
@@ -43,11 +46,12 @@ def find_vmcoreinfo(image: Image) -> dict[str, str]:
 
 def _at_pages(image: Image) -> Iterator[int]:
     """Physical addresses of the pages that begin as the text does."""
+    at_page = np.dtype({"names": ["head"], "formats": [f"S{len(_FIRST)}"], "offsets": [0], "itemsize": _PAGE})
     for phys, data in image.segments():
         skipped = -phys % _PAGE
         count = (len(data) - skipped) // _PAGE
         if count > 0:
-            heads = np.frombuffer(data, _AT_PAGE, count, skipped)["head"]
+            heads = np.frombuffer(data, at_page, count, skipped)["head"]
             for index in np.flatnonzero(heads == _FIRST).tolist():
                 yield phys + skipped + index * _PAGE
 

@@ -22,14 +22,17 @@ import struct
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, BinaryIO, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from physmem.errors import ImageError, UsageError
 from physmem.image import compression
 from physmem.image.sparse import SparseFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["MAX_EXPANDED", "FileBytes", "Sliceable", "Source", "open_source"]
 

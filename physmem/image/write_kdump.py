@@ -117,7 +117,7 @@ def write_kdump(
                 file.seek(bitmap_at + at)
                 file.write(bits)
             bitmap_at += bitmap_blocks * PAGE
-        writer = _Pages(file, descriptors_at, descriptors_at + present * fmt.DESCRIPTOR.itemsize, flag, encoder)
+        writer = _Pages(file, descriptors_at, descriptors_at + present * fmt.DESCRIPTOR.size, flag, encoder)
         for first, last in whole_pages(memory.ranges):
             for piece in pieces(memory, first, last, untouched, progress):
                 writer.add(piece)
@@ -139,9 +139,9 @@ class _Pages:
         self._data_at = data_at
         self._flag = flag
         self._encode = encode
-        self._rows: list[tuple[int, int, int, int]] = []
+        self._rows: list[tuple[int, int, int]] = []
         self._data = bytearray()
-        self._zeros: tuple[int, int, int, int] | None = None
+        self._zeros: tuple[int, int, int] | None = None
 
     def add(self, piece: Piece) -> None:
         """Write whole pages."""
@@ -167,22 +167,22 @@ class _Pages:
         # If there is no page, nothing was written where the last bitmap ends.
         self._file.truncate(self._data_at)
 
-    def _zero(self) -> tuple[int, int, int, int]:
+    def _zero(self) -> tuple[int, int, int]:
         if self._zeros is None:
             self._zeros = self._page(bytes(PAGE))
         return self._zeros
 
-    def _page(self, page: bytes) -> tuple[int, int, int, int]:
+    def _page(self, page: bytes) -> tuple[int, int, int]:
         at = self._data_at + len(self._data)
         packed = page if self._encode is None else self._encode(page)
         if len(packed) >= PAGE or self._encode is None:
             self._data += page
-            return at, PAGE, 0, 0
+            return at, PAGE, 0
         self._data += packed
-        return at, len(packed), self._flag, 0
+        return at, len(packed), self._flag
 
     def _flush_descriptors(self) -> None:
-        data = np.array(self._rows, fmt.DESCRIPTOR).tobytes()
+        data = b"".join(fmt.DESCRIPTOR.pack(*row) for row in self._rows)
         self._rows.clear()
         self._file.seek(self._descriptors_at)
         self._file.write(data)

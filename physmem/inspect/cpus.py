@@ -7,10 +7,15 @@ A per-cpu variable, or a pointer marked ``__percpu``, is an address to which a C
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from physmem.dump import Dump
 from physmem.errors import CorruptionError
+
+if TYPE_CHECKING:
+    pass
+else:
+    pass
 
 __all__ = ["is_smp", "online_cpus", "per_cpu", "per_cpu_offset"]
 
@@ -37,9 +42,9 @@ def online_cpus(dump: Dump) -> list[int]:
         return [0]
     count = min(_nr_cpus(dump), _MAX_CPUS)
     mask = "__cpu_online_mask" if "__cpu_online_mask" in dump.symbols else "cpu_online_bits"
-    words = dump.memory.array(dump.virt_to_phys(dump.symbols[mask]), np.uint64, -(-count // 64))
-    bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count]
-    online: list[int] = np.flatnonzero(bits).tolist()
+    words = dump.read(dump.symbols[mask], -(-count // 64) * 8)
+    bits = int.from_bytes(words, "little")
+    online = [cpu for cpu in range(count) if bits >> cpu & 1]
     if not online:
         raise CorruptionError("cpu_online", "no CPU is")
     return online

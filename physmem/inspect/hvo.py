@@ -15,7 +15,7 @@ from physmem.dump import Dump
 from physmem.errors import CorruptionError
 from physmem.inspect.hugetlb import HugetlbFormat
 from physmem.inspect.pageformat import PageFormat
-from physmem.space import UNMAPPED
+from physmem.memory import UNMAPPED
 
 __all__ = ["shared_chunks"]
 

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from physmem.dump import Dump
 from physmem.errors import CorruptionError
 from physmem.inspect.hvo import shared_chunks
+from physmem.memory import UNMAPPED
 from physmem.ranges import Ranges
-from physmem.space import UNMAPPED
 
 __all__ = ["CHUNK", "PageArray"]
 

@@ -18,12 +18,15 @@ What a page is that nobody can map, stands where others count mappings (``_mapco
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from physmem.structs.layout import Layout
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["PageFormat", "PageType"]
 

@@ -9,14 +9,17 @@ are the migratetype of the pageblock.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from physmem.dump import Dump
 from physmem.errors import AbsentError, LayoutError, UnsupportedError
 from physmem.memory_model import MemoryModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = [
     "ABSENT",

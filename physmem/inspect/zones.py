@@ -18,6 +18,7 @@ from physmem.inspect.cpus import is_smp, online_cpus, per_cpu
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zoneformat import ListKind, ZoneFormat
 from physmem.structs.layout import Layout
+from physmem.structs.record import Record
 
 __all__ = ["ListHead", "Node", "Pageset", "Zone", "nodes", "pagesets", "populated_zones", "stat_items"]
 
@@ -162,9 +163,7 @@ def populated_zones(dump: Dump) -> Iterator[Zone]:
 
 def _node(dump: Dump, nid: int, pgdat: int) -> Node:
     layout, form = dump.layout, ZoneFormat(dump.layout)
-    fields = ["node_id", "node_start_pfn", "node_spanned_pages", "node_present_pages"]
-    optional = [name for name in ("vm_stat", "kswapd_failures") if layout.has("pglist_data", name)]
-    raw = _struct(dump, "pglist_data", pgdat, [*fields, *optional])
+    raw = _struct(dump, "pglist_data", pgdat)
     first = pgdat + layout.offsetof("pglist_data", "node_zones")
     size = layout.sizeof("zone")
     count = layout.lengthof("pglist_data", "node_zones")
@@ -172,20 +171,16 @@ def _node(dump: Dump, nid: int, pgdat: int) -> Node:
     return Node(
         nid,
         pgdat,
-        int(raw["node_id"]),
-        int(raw["node_start_pfn"]),
-        int(raw["node_spanned_pages"]),
-        int(raw["node_present_pages"]),
+        raw["node_id"],
+        raw["node_start_pfn"],
+        raw["node_spanned_pages"],
+        raw["node_present_pages"],
         tuple(_zone(dump, form, nid, index, first + index * size) for index in range(count)),
-        dict(zip(stats, raw["vm_stat"].tolist(), strict=True)) if stats else {},
-        int(raw["kswapd_failures"]) if "kswapd_failures" in optional else None,
+        dict(zip(stats, raw.values("vm_stat"), strict=True)) if stats else {},
+        raw["kswapd_failures"] if layout.has("pglist_data", "kswapd_failures") else None,
     )
 
 
-_FIELDS = (
-    *("lowmem_reserve", "zone_pgdat", "zone_start_pfn", "managed_pages", "spanned_pages"),
-    *("present_pages", "name", "free_area", "flags", "vm_stat"),
-)
 #: Fields that depend on the kernel's release or configuration, and what a Zone calls them.
 _OPTIONAL = {
     "node": "node_field",
@@ -200,45 +195,42 @@ _OPTIONAL = {
 
 def _zone(dump: Dump, form: ZoneFormat, nid: int, index: int, address: int) -> Zone:
     layout = dump.layout
-    optional = {name: called for name, called in _OPTIONAL.items() if layout.has("zone", name)}
-    names = dict.fromkeys([*_FIELDS, form.watermark, form.pageset, form.counters, *optional])
-    raw = _struct(dump, "zone", address, [*names, *([form.numa] if form.numa else [])])
-    flags = int(raw["flags"])
+    raw = _struct(dump, "zone", address)
+    areas = list(raw.records("free_area"))
+    flags = raw["flags"]
     options: dict[str, Any] = dict.fromkeys(_OPTIONAL.values())
     return Zone(
         node=nid,
         index=index,
-        name=_zone_name(dump, index, int(raw["name"])),
+        name=_zone_name(dump, index, raw["name"]),
         address=address,
-        pgdat=int(raw["zone_pgdat"]),
-        start_pfn=int(raw["zone_start_pfn"]),
-        spanned=int(raw["spanned_pages"]),
-        present=int(raw["present_pages"]),
-        managed=int(raw["managed_pages"]),
-        watermark=tuple(raw[form.watermark].tolist()),
-        lowmem_reserve=tuple(raw["lowmem_reserve"].tolist()),
-        nr_free=tuple(raw["free_area"]["nr_free"].tolist()),
-        free_lists=_free_lists(layout, address, raw["free_area"]["free_list"]),
-        vm_stat=dict(zip(form.zone_stats(), raw["vm_stat"].tolist(), strict=True)),
-        pageset=int(raw[form.pageset]),
-        counters=int(raw[form.counters]),
+        pgdat=raw["zone_pgdat"],
+        start_pfn=raw["zone_start_pfn"],
+        spanned=raw["spanned_pages"],
+        present=raw["present_pages"],
+        managed=raw["managed_pages"],
+        watermark=raw.values(form.watermark),
+        lowmem_reserve=raw.values("lowmem_reserve"),
+        nr_free=tuple(area["nr_free"] for area in areas),
+        free_lists=_free_lists(layout, address, areas),
+        vm_stat=dict(zip(form.zone_stats(), raw.values("vm_stat"), strict=True)),
+        pageset=raw[form.pageset],
+        counters=raw[form.counters],
         flags=tuple(name for name, bit in layout.enums.get("zone_flags", {}).items() if flags >> bit & 1),
-        numa_stat=dict(zip(form.numa_stats(), raw[form.numa].tolist(), strict=True)) if form.numa else {},
-        **(options | {called: int(raw[name]) for name, called in optional.items()}),
+        numa_stat=dict(zip(form.numa_stats(), raw.values(form.numa), strict=True)) if form.numa else {},
+        **(options | {called: raw[name] for name, called in _OPTIONAL.items() if layout.has("zone", name)}),
     )
 
 
-def _free_lists(layout: Layout, zone: int, values: Any) -> tuple[tuple[ListHead, ...], ...]:
+def _free_lists(layout: Layout, zone: int, areas: list[Record]) -> tuple[tuple[ListHead, ...], ...]:
     first = zone + layout.offsetof("zone", "free_area") + layout.offsetof("free_area", "free_list")
     size = layout.sizeof("free_area")
-    return tuple(_list_heads(layout, first + order * size, lists) for order, lists in enumerate(values))
+    return tuple(_list_heads(first + order * size, area, "free_list") for order, area in enumerate(areas))
 
 
-def _list_heads(layout: Layout, address: int, values: Any) -> tuple[ListHead, ...]:
-    """An array of list heads at an address, and what they hold (a structured array)."""
-    size = layout.sizeof("list_head")
-    links = zip(values["next"].tolist(), values["prev"].tolist(), strict=True)
-    return tuple(ListHead(address + i * size, *link) for i, link in enumerate(links))
+def _list_heads(address: int, raw: Record, name: str) -> tuple[ListHead, ...]:
+    """An array of list heads at an address, and what they hold."""
+    return tuple(ListHead(address + 16 * i, *links) for i, links in enumerate(raw.pairs(name, "next", "prev")))
 
 
 def pagesets(dump: Dump, zone: Zone) -> list[Pageset]:
@@ -254,39 +246,37 @@ def pagesets(dump: Dump, zone: Zone) -> list[Pageset]:
 def _pageset(dump: Dump, zone: Zone, cpu: int) -> Pageset:
     layout, form = dump.layout, ZoneFormat(dump.layout)
     address = per_cpu(dump, zone.pageset, cpu)
-    optional = [n for n in ("expire", "high_min", "high_max") if layout.has(form.pageset_tag, n)]
-    if form.pcp:
-        raw = _struct(dump, form.pageset_tag, address, [form.pcp, *optional])
-        pcp, lists = raw[form.pcp], address + layout.offsetof(form.pageset_tag, f"{form.pcp}.lists")
-    else:
-        raw = pcp = _struct(dump, form.pageset_tag, address, ["count", "high", "batch", "lists", *optional])
-        lists = address + layout.offsetof(form.pageset_tag, "lists")
+    raw = _struct(dump, form.pageset_tag, address)
+    within = f"{form.pcp}." if form.pcp else ""
+    lists = f"{within}lists"
     threshold, diff, numa = _counters(dump, form, per_cpu(dump, zone.counters, cpu)) if is_smp(dump) else (None, {}, {})
-    heads = _list_heads(layout, lists, pcp["lists"])
+    heads = _list_heads(address + layout.offsetof(form.pageset_tag, lists), raw, lists)
+    expire, high_min, high_max = (
+        raw[name] if layout.has(form.pageset_tag, name) else None for name in ("expire", "high_min", "high_max")
+    )
     return Pageset(
         cpu,
         address,
-        int(pcp["count"]),
-        int(pcp["high"]),
-        int(pcp["batch"]),
+        raw[f"{within}count"],
+        raw[f"{within}high"],
+        raw[f"{within}batch"],
         heads,
-        int(raw["expire"]) if "expire" in optional else None,
+        expire,
         threshold,
         diff,
         form.pcp_kinds(PageFormat(layout).migratetypes, len(heads)),
         numa,
-        int(raw["high_min"]) if "high_min" in optional else None,
-        int(raw["high_max"]) if "high_max" in optional else None,
+        high_min,
+        high_max,
     )
 
 
 def _counters(dump: Dump, form: ZoneFormat, address: int) -> tuple[int, dict[str, int], dict[str, int]]:
     """A CPU's statistics of a zone: the threshold, what is not folded in, and that of the NUMA statistics."""
-    fields = ["stat_threshold", "vm_stat_diff", *([form.numa_diff] if form.numa_diff else [])]
-    raw = _struct(dump, form.counters_tag, address, fields)
-    diff = dict(zip(form.zone_stats(), raw["vm_stat_diff"].tolist(), strict=True))
-    numa = dict(zip(form.numa_stats(), raw[form.numa_diff].tolist(), strict=True)) if form.numa_diff else {}
-    return int(raw["stat_threshold"]), diff, numa
+    raw = _struct(dump, form.counters_tag, address)
+    diff = dict(zip(form.zone_stats(), raw.values("vm_stat_diff"), strict=True))
+    numa = dict(zip(form.numa_stats(), raw.values(form.numa_diff), strict=True)) if form.numa_diff else {}
+    return raw["stat_threshold"], diff, numa
 
 
 def stat_items(layout: Layout) -> tuple[str, ...]:
@@ -307,6 +297,6 @@ def _zone_name(dump: Dump, index: int, pointer: int) -> str:
     return kind if kind.startswith("DMA") else kind.capitalize()
 
 
-def _struct(dump: Dump, tag: str, address: int, fields: list[str]) -> Any:
-    """One struct as a numpy record of these fields."""
-    return dump.memory.array(dump.virt_to_phys(address), dump.layout.dtype(tag, fields), 1)[0]
+def _struct(dump: Dump, tag: str, address: int) -> Record:
+    """One struct as it is in memory."""
+    return Record(dump.layout, tag, dump.memory.read(dump.virt_to_phys(address), dump.layout.sizeof(tag)))

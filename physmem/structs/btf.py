@@ -3,8 +3,8 @@
 
 The data, between ``__start_BTF`` and ``__stop_BTF``: a header, type records of
 different lengths, strings.  A type is known by its number, which is its place in
-the order of the records.  So all records are found first, which takes some
-20 ms; what they say is read when somebody asks for a struct or an enum by name.
+the order of the records.  So all records are found first (:mod:`physmem.structs.btf_records`);
+what they say is read when somebody asks for a struct or an enum by name.
 Format: Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
 
 The data may be anything: whatever is used is checked, and every walk is bounded.
@@ -12,15 +12,15 @@ The data may be anything: whatever is used is checked, and every walk is bounded
 
 from __future__ import annotations
 
+import mmap
 import struct
+from array import array
 from collections.abc import Iterator
 from functools import cached_property
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from physmem.errors import LayoutError
+from physmem.structs.btf_records import enumerators, records
 
 __all__ = ["MAX_BYTES", "Btf", "Kind", "Member", "Type"]
 
@@ -63,6 +63,8 @@ class Kind:
 _FIXED = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
 _ELEMENT = {Kind.STRUCT: 12, Kind.UNION: 12, Kind.ENUM: 8, Kind.FUNC_PROTO: 8, Kind.DATASEC: 12, Kind.ENUM64: 12}
 _MAX_KIND = Kind.ENUM64
+#: Words behind a record of a kind that nobody told.
+_UNKNOWN = (1 << 32) - 1
 
 
 class Type(NamedTuple):
@@ -112,13 +114,10 @@ class Btf:
             if header < _HEADER.size or header + start + size > len(data):
                 raise LayoutError(f"{source}: {size} bytes of {what} at {header + start:#x}: outside the data")
         sizes = self._record_sizes(data, header)
-        words = np.frombuffer(data, np.uint8, type_size & ~3, header + type_at)
-        self._array = np.frombuffer(words.tobytes(), "<u4")
-        self._words: memoryview[int] = memoryview(self._array)  # type: ignore[arg-type]
+        first = header + type_at
+        self._words = memoryview(data)[first : first + (type_size & ~3)].cast("I")
         self._strings = data[header + string_at : header + string_at + string_size]
-        self._starts = self._find_records(sizes)
-        self._names = self._array[self._starts]
-        self._kinds = self._array[self._starts + 1] >> 24 & 0x7F
+        self._find_records(sizes)
 
     # -- finding -----------------------------------------------------------------------------------
 
@@ -132,22 +131,29 @@ class Btf:
                 sizes.append((entries[at] // 4, entries[at + 1] // 4))
         return sizes
 
-    def _find_records(self, sizes: list[tuple[int, int]]) -> npt.NDArray[np.int64]:
-        """Where each record begins: an index of words."""
-        words, count = self._words, len(self._words)
-        starts = []
-        at = 0
-        try:
-            while at < count:
-                starts.append(at)
-                info = words[at + 1]
-                fixed, element = sizes[info >> 24 & 0x7F]
-                at += 3 + fixed + element * (info & 0xFFFFFF)
-        except IndexError:
-            raise LayoutError(f"{self.source}: type {len(starts)}: a record of an unknown kind, or cut short") from None
-        if at != count:
-            raise LayoutError(f"{self.source}: type {len(starts)} ends outside the types")
-        return np.array(starts, np.int64)
+    def _find_records(self, sizes: list[tuple[int, int]]) -> None:
+        """Where each record begins, an index of words; its name, and its kind."""
+        fixed, each = array("I", [_UNKNOWN]) * 128, array("I", [0]) * 128
+        for kind, (behind, element) in enumerate(sizes):
+            fixed[kind], each[kind] = behind, element
+        most = len(self._words) // 3
+        # Memory that is not touched costs nothing: records are longer than that.
+        room = memoryview(mmap.mmap(-1, 9 * most + 4))
+        starts, names, kinds = room[: 4 * most].cast("I"), room[4 * most : 8 * most].cast("I"), room[8 * most :]
+        count = records(self._words, memoryview(fixed), memoryview(each), starts, names, kinds)
+        self._starts, self._kinds, self._names = starts[:count], bytes(kinds[:count]), bytes(names[:count])
+        end = self._end(starts[count - 1], sizes) if count else 0
+        if end == len(self._words):
+            return
+        if end + 1 < len(self._words) and (self._words[end + 1] >> 24 & 0x7F) < len(sizes):
+            raise LayoutError(f"{self.source}: type {count + 1} ends outside the types")
+        raise LayoutError(f"{self.source}: type {count + 1}: a record of an unknown kind, or cut short")
+
+    def _end(self, start: int, sizes: list[tuple[int, int]]) -> int:
+        """Where the record ends that begins at ``start``."""
+        info = self._words[start + 1]
+        behind, element = sizes[info >> 24 & 0x7F]
+        return start + 3 + behind + element * (info & 0xFFFFFF)
 
     def __len__(self) -> int:
         """Number of types, without ``void``."""
@@ -158,20 +164,20 @@ class Btf:
         offset = self.string_offset(name)
         if offset is None:
             return None
-        of_kind = self._kinds == kinds[0]
-        for kind in kinds[1:]:
-            of_kind |= self._kinds == kind
-        found = np.flatnonzero((self._names == offset) & of_kind)
-        return int(found[0]) + 1 if len(found) else None
+        return next((number + 1 for number in _places(self._names, offset) if self._kinds[number] in kinds), None)
 
     def names(self, *kinds: int) -> Iterator[str]:
         """The names of all types of these kinds, in their order, each once."""
-        offsets = self._names[np.isin(self._kinds, kinds)].tolist()
-        return (self.string(offset) for offset in dict.fromkeys(offsets) if offset)
+        names = memoryview(self._names).cast("I")
+        offsets = dict.fromkeys(names[number] for number in self._of(*kinds))
+        return (self.string(offset) for offset in offsets if offset)
 
     def all_of(self, *kinds: int) -> Iterator[Type]:
         """All types of these kinds, in their order."""
-        return (self.type(int(number) + 1) for number in np.flatnonzero(np.isin(self._kinds, kinds)))
+        return (self.type(number + 1) for number in self._of(*kinds))
+
+    def _of(self, *kinds: int) -> Iterator[int]:
+        return (number for number, kind in enumerate(self._kinds) if kind in kinds)
 
     def string_offset(self, text: str) -> int | None:
         """Where ``text`` is among the strings, each of which is there once."""
@@ -193,7 +199,7 @@ class Btf:
         """The type with this number."""
         if not 0 < number <= len(self._starts):
             raise LayoutError(f"{self.source}: no type {number}: there are {len(self._starts)}")
-        at = int(self._starts[number - 1])
+        at = self._starts[number - 1]
         name, info, ref = self._words[at], self._words[at + 1], self._words[at + 2]
         return Type(info >> 24 & 0x7F, self.string(name), bool(info >> 31), info & 0xFFFFFF, ref, at + 3)
 
@@ -236,31 +242,37 @@ class Btf:
     @cached_property
     def _says_signedness(self) -> bool:
         # Before 6.0 no enum has the flag, and all are signed.
-        enums = self._starts[self._kinds == Kind.ENUM]
-        return bool((self._array[enums + 1] >> 31).any())
+        return self._all_enumerators[2]
 
     @cached_property
-    def _all_enumerators(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
-        """The offset of the name of every enumerator, and the number of its enum."""
-        names, owners = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
-        for kind, width in ((Kind.ENUM, 2), (Kind.ENUM64, 3)):
-            numbers = np.flatnonzero(self._kinds == kind)
-            starts = self._starts[numbers]
-            counts = (self._array[starts + 1] & 0xFFFFFF).astype(np.int64)
-            first = np.repeat(np.cumsum(counts) - counts, counts)
-            places = np.repeat(starts + 3, counts) + width * (np.arange(len(first)) - first)
-            names.append(self._array[places])
-            owners.append(np.repeat(numbers + 1, counts))
-        return np.concatenate(names), np.concatenate(owners)
+    def _all_enumerators(self) -> tuple[bytes, memoryview, bool]:
+        """The offset of the name of every enumerator; the number of its enum; whether any enum is said to be signed."""
+        most = len(self._words) // 2
+        room = memoryview(mmap.mmap(-1, 8 * most + 4))
+        names, owners = room[: 4 * most].cast("I"), room[4 * most : 8 * most].cast("I")
+        signed = memoryview(bytearray(8)).cast("Q")
+        kinds = memoryview(self._kinds)
+        count = enumerators(self._words, self._starts, kinds, len(kinds), Kind.ENUM, Kind.ENUM64, names, owners, signed)
+        return bytes(names[:count]), owners[:count], bool(signed[0])
 
     def enumerator(self, name: str) -> int | None:
         """The value of an enumerator, of whichever enum; None if there is none of that name."""
         offset = self.string_offset(name)
         if offset is None:
             return None
-        names, owners = self._all_enumerators
-        found = np.flatnonzero(names == offset)
-        if not len(found):
+        names, owners, _ = self._all_enumerators
+        at = next(_places(names, offset), None)
+        if at is None:
             return None
-        enum = self.type(int(owners[found[0]]))
-        return next(value for at, value in self._enumerators(enum) if at == offset)
+        enum = self.type(owners[at])
+        return next(value for place, value in self._enumerators(enum) if place == offset)
+
+
+def _places(words: bytes, value: int) -> Iterator[int]:
+    """Where among words of 32 bits a value is."""
+    wanted = value.to_bytes(4, "little")
+    at = words.find(wanted)
+    while at >= 0:
+        if at % 4 == 0:
+            yield at // 4
+        at = words.find(wanted, at + 1)

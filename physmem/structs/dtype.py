@@ -15,11 +15,9 @@ import numpy as np
 
 from physmem.errors import LayoutError
 from physmem.structs.field import Field, StructLayout
+from physmem.structs.record import ATOMICS
 
 __all__ = ["struct_dtype"]
-
-_ATOMICS = {"atomic_t": "<i4", "atomic_long_t": "<i8", "atomic64_t": "<i8"}
-"""Structs of one signed counter; the kernel gives them no tag to look up."""
 
 
 def struct_dtype(
@@ -80,8 +78,8 @@ def _element(
     dtype: np.dtype[Any]
     if f.kind in ("int", "bool", "enum", "ptr") and f.element_size in (1, 2, 4, 8):
         dtype = np.dtype(f"<{'i' if f.signed else 'u'}{f.element_size}")
-    elif f.type in _ATOMICS:
-        dtype = np.dtype(_ATOMICS[f.type])
+    elif f.type in ATOMICS:
+        dtype = np.dtype(f"<i{ATOMICS[f.type]}")
     elif f.tag is not None and f.tag in structs:
         dtype = _struct(structs, f.tag, None, source, around)
     else:

@@ -91,35 +91,30 @@ def test_every_way_to_write_addresses(makers: ModuleType, style: str, order: lis
     assert repr(found) == f"<Kallsyms: {len(SYMBOLS) - (style != 'percpu')} symbols>"
 
 
-@pytest.mark.parametrize("marker", ["<I", "<Q", None])
-def test_names_are_found_by_markers_and_without(
-    makers: ModuleType, monkeypatch: pytest.MonkeyPatch, marker: str | None
-) -> None:
-    order = ["offsets", "relative_base", "num_syms", "names", *(["markers"] if marker else []), *NEW_ORDER[3:5]]
-    made = make(makers, "percpu", order=order, **({"marker": marker} if marker else {}))
-    walks = []
-    walk = kallsyms_names._walk
-
-    def counted(data: bytes, at: int, count: int, of: int) -> tuple[list[int], int]:
-        walks.append(count)
-        return walk(data, at, count, of)
-
-    monkeypatch.setattr(kallsyms_names, "_walk", counted)
+def test_names_that_have_the_same_number(makers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make(makers, "percpu")
+    # As if all names were made of strings that cannot be told apart.
+    monkeypatch.setattr(kallsyms_names, "_number", lambda text: 0)
     found = read_kallsyms(tables_of(made), memory_of(made), anchors_of(VmcoreInfo(INFO)))
     assert found["__the_sched_name_599"] == STEXT + 0x3000 + 599
     assert found["long" * 40] == STEXT + 0x9000
-    assert walks == [256, len(SYMBOLS) % 256 if marker else len(SYMBOLS) - 256]
+    assert found.find("the_sched_name_599") is None
 
 
-def test_markers_that_lead_astray(makers: ModuleType) -> None:
-    made = make(makers, "percpu", marker="<I")
-    at = TABLES_AT + made.places["markers"] + 4
-    image = memory_of(made)
-    expected = dict(read_kallsyms(tables_of(made), image, anchors_of(VmcoreInfo(INFO))))
-    second = image.read(START_KERNEL_MAP + at, 4)
-    for wrong in (bytes(4), b"\xff\xff\xff\xff", struct.pack("<I", struct.unpack("<I", second)[0] + 1)):
-        image.memory.as_u8[at : at + 4] = wrong  # type: ignore[attr-defined]
-        assert dict(read_kallsyms(tables_of(made), image, anchors_of(VmcoreInfo(INFO)))) == expected
+@given(st.lists(st.binary(max_size=12).filter(lambda text: b"\0" not in text), min_size=1, max_size=9), st.data())
+def test_the_number_of_a_name_is_that_of_its_tokens(tokens: list[bytes], data: st.DataObject) -> None:
+    table = b"".join(token + b"\0" for token in tokens).ljust(1 << 12, b"\0")
+    firsts = [table.index(token + b"\0") for token in tokens]
+    index = (firsts + [len(table) - 1] * kallsyms_names.TOKENS)[: kallsyms_names.TOKENS]
+    rows = data.draw(st.lists(st.lists(st.integers(0, len(tokens) - 1), max_size=200), min_size=1, max_size=9))
+    packed = b"".join(
+        (bytes([len(row)]) if len(row) < 128 else bytes([len(row) & 127 | 128, len(row) >> 7])) + bytes(row)
+        for row in rows
+    )
+    names = kallsyms_names.Names(packed, len(rows), table, index)
+    expected = [b"".join(tokens[i] for i in row)[1:] for row in rows]
+    assert list(names) == expected
+    assert [names.find(name.decode("latin-1")) for name in expected] == [expected.index(name) for name in expected]
 
 
 def test_what_is_behind_the_names_may_be_absent(makers: ModuleType) -> None:

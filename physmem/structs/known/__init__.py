@@ -12,13 +12,11 @@ have at the same addresses.
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from types import MappingProxyType
 
 from physmem.structs.layout import Layout
@@ -57,6 +55,8 @@ def fingerprint(vmcoreinfo: Mapping[str, str]) -> str:
 
     The addresses of symbols are among them: a kernel that was moved at boot (KASLR) is not recognised.
     """
+    import hashlib  # for images of Linux 4.0 alone
+
     lines = sorted(f"{key}={value}\n" for key, value in vmcoreinfo.items() if _CONSTANT.fullmatch(key))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -64,12 +64,15 @@ def fingerprint(vmcoreinfo: Mapping[str, str]) -> str:
 @cache
 def kernels() -> tuple[KnownKernel, ...]:
     """All known kernels, by name."""
-    files = sorted((f for f in resources.files(__name__).iterdir() if f.name.endswith(".json")), key=lambda f: f.name)
-    return tuple(_load(f.read_text()) for f in files)
+    here = os.path.dirname(__file__)
+    return tuple(_load(os.path.join(here, name)) for name in sorted(os.listdir(here)) if name.endswith(".json"))
 
 
-def _load(text: str) -> KnownKernel:
-    data = json.loads(text)
+def _load(path: str) -> KnownKernel:
+    import json
+
+    with open(path, "rb") as file:
+        data = json.load(file)
     symbols = MappingProxyType({name: int(address, 16) for name, address in data["symbols"].items()})
     return KnownKernel(data["name"], data["config"], data["fingerprint"], symbols)
 
@@ -79,5 +82,7 @@ def recognise(vmcoreinfo: Mapping[str, str]) -> KnownKernel | None:
 
     :param vmcoreinfo: the note's lines, as in ``{"SIZE(page)": "64"}``
     """
+    if not vmcoreinfo.get("OSRELEASE", "").startswith("4.0."):
+        return None
     wanted = fingerprint(vmcoreinfo)
     return next((kernel for kernel in kernels() if kernel.fingerprint == wanted), None)

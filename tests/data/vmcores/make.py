@@ -247,7 +247,7 @@ def symbols(dump: Dump, kept: Kept, stop_btf: int, makers: Any) -> int:
         if name in named or address < 1 << 31 or (known and not name.startswith(("__UNIQUE", "___", "__func"))):
             chosen.add((stop_btf if name == "__stop_BTF" else address, name))
     table, index = read_tokens(tables, image)
-    tokens = {i: table[first : table.index(b"\0", first)] for i, first in enumerate(index.tolist())}
+    tokens = {i: table[first : table.index(b"\0", first)] for i, first in enumerate(index)}
     made = makers.make_kallsyms(
         [("D" + name, address) for address, name in sorted(chosen)],
         stext,

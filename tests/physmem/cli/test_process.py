@@ -71,3 +71,18 @@ def test_a_terminal_gets_ruled_tables(physmem):
     assert process.wait(timeout=60) == 0
     os.close(master)
     assert "─────" in shown.decode()
+
+
+#: What small verbs do without: each takes longer to import than their work takes.
+HEAVY = ("numpy", "construct", "rich.console", "hashlib", "zipfile")
+
+
+@pytest.mark.parametrize("line", [("buddyinfo",), ("vtop", "ffffffff81000000")], ids=lambda line: line[0])
+def test_small_verbs_start_without_large_modules(oracle, line):
+    verb, *rest = line
+    image = oracle.parent / "vmcores/deb61-1g-2node/image.vmcore.xz"
+    command = [sys.executable, "-X", "importtime", "-m", "physmem", verb, image, *rest]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {row.rpartition("|")[2].strip() for row in done.stderr.splitlines()}
+    assert "physmem.dump" in imported
+    assert not imported & set(HEAVY)

@@ -107,15 +107,15 @@ def test_form_of_the_file(tmp_path: Path) -> None:
     assert data[2 * PAGE : 2 * PAGE + 64] == b"\xff" * 64
     present = int.from_bytes(data[3 * PAGE : 4 * PAGE], "little")
     assert present == 0b110 | 0b11111 << 256
-    rows = np.frombuffer(data, fmt.DESCRIPTOR, 7, 4 * PAGE).tolist()
-    for pfn, (offset, size, flags, _) in zip([1, 2, 256, 257, 258, 259, 260], rows, strict=True):
+    rows = list(fmt.DESCRIPTOR.iter_unpack(data[4 * PAGE : 4 * PAGE + 7 * fmt.DESCRIPTOR.size]))
+    for pfn, (offset, size, flags) in zip([1, 2, 256, 257, 258, 259, 260], rows, strict=True):
         stored = data[offset : offset + size]
         assert (zlib.decompress(stored) if flags else stored) == memory.page(pfn)
         assert flags == (0 if pfn % 4 in (0, 3) else fmt.ZLIB)  # noise is not made larger
     # Pages of zeros are one.
     assert rows[1] == rows[4]
-    assert rows[0][0] == 4 * PAGE + 7 * fmt.DESCRIPTOR.itemsize
-    assert len(data) == max(offset + size for offset, size, _, _ in rows)
+    assert rows[0][0] == 4 * PAGE + 7 * fmt.DESCRIPTOR.size
+    assert len(data) == max(offset + size for offset, size, _ in rows)
 
 
 def test_what_the_machine_had_and_what_is_here(tmp_path: Path) -> None:
