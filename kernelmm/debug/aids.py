@@ -153,6 +153,7 @@ def install(kernel: Kernel) -> None:
     """Switch on the aids that a kernel has on, if it has any.
 
     :raises SymbolError: a kernel with kmemcheck, of which it is not known whether it is on
+    :raises AbsentError: the same
     """
     mm = kernel.mm
     if mm.aids is not None:
@@ -161,7 +162,7 @@ def install(kernel: Kernel) -> None:
         mm.aids = Aids(kernel)
     if kernel.layout.has("page", "shadow"):
         for needed in ("kmemcheck_enabled", "init_level4_pgt"):
-            _ = kernel.symbols[needed]
+            kernel.ram.read(kernel.phys(kernel.symbols[needed]), 4)
         mm.aids = mm.aids or NoAids()
         mm.aids.kmemcheck = Kmemcheck(kernel, mm.aids.callers(kernel))
         mm.kmemcheck = True

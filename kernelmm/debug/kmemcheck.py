@@ -265,8 +265,8 @@ class Kmemcheck:
 
         The tasklet that prints errors is run at once.
         """
-        entries = self.callers.save_stack_trace(_ENTRIES)
-        if entries[0] == self._prev_ip(entries[0]) or mm.reporter is None:
+        ip, *entries = self.callers.save_stack_trace(1 + _ENTRIES)
+        if ip == self._prev_ip(ip) or mm.reporter is None:
             return
         reporter: Reporter = mm.reporter
         start = va & -_SHADOW_COPY_SIZE
@@ -277,7 +277,6 @@ class Kmemcheck:
         reporter.printk(memory.hex())
         reporter.printk("".join(f" {_LETTERS[each] if each < len(_LETTERS) else '?'}" for each in shadow))
         reporter.printk("^".rjust(2 + 2 * (va - start)))
-        ip = entries[0]
         reporter.printk(f"RIP: 0010:[<{ip:016x}>]  [<{ip:016x}>] {self.callers.symbol(ip)}")
         for each in entries:
             reporter.printk(f" [<{each:016x}>] {self.callers.symbol(each)}")

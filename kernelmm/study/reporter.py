@@ -18,7 +18,7 @@ from kernelmm.core import fault
 from kernelmm.core.mm import Mm
 from kernelmm.study import meminfo
 from kernelmm.study.meminfo import SHOW_MEM_FILTER_NODES
-from physmem import abi, address
+from physmem import abi, address, word
 from physmem.errors import PhysmemError
 from physmem.inspect.pageformat import PageFormat
 from physmem.paging import Step
@@ -238,6 +238,10 @@ class Reporter:
         begin = state + (24 if mm.smp else 16) >> 3
         if mm.as_s32[interval] == 0:
             return True
+        if mm.smp:
+            # Its lock, taken and released: a ticket each.
+            for ticket in (state + 1, state):
+                word.add_u8(mm, ticket, mm.ticket_lock_inc)
         limit = RateLimit(mm.as_s32[interval], mm.as_s32[burst])
         limit.begin, limit.printed, limit.missed = mm.as_u64[begin], *(mm.as_s32[at] for at in counts)
         allowed = self.ratelimit(mm, limit, caller)

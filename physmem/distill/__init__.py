@@ -8,6 +8,7 @@ Bytes beside it, in the same page, become zeros; pages without any are left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from physmem.distill.kept import Kept
@@ -41,12 +42,15 @@ class Distilled:
     lost: list[str]
 
 
-def distill(dump: Dump, target: Target, progress: Progress | None = None) -> Distilled:
+def distill(
+    dump: Dump, target: Target, progress: Progress | None = None, also: Iterable[tuple[int, int]] = ()
+) -> Distilled:
     """Write an image that has only what describes memory.
 
     Of the notes, VMCOREINFO alone is kept: those of CPUs have the registers of processes.  It is completed by what
     would otherwise be found by search: where the kernel was loaded, where its symbol table is.
 
+    :param also: further physical ranges [start, end) that are to be kept
     :raises UsageError: the image itself does not say what kernel it is of
     :raises PhysmemError: nodes or page array cannot be read, or the file cannot be written
     """
@@ -54,6 +58,8 @@ def distill(dump: Dump, target: Target, progress: Progress | None = None) -> Dis
         raise UsageError(f"{dump.image.path}: has no VMCOREINFO, without which a distilled image cannot be opened")
     kept = Kept(dump)
     collect(dump, kept)
+    for start, end in also:
+        kept.phys("asked for", start, end - start)
     refused = kept.refuse_contents()
     memory = Blanked(dump.memory, kept.bytes())
     lost = save_image(

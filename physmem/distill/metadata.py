@@ -39,7 +39,7 @@ _WORDS = """
     percpu_pagelist_fraction current_zonelist_order cpu_online_mask cpu_possible_mask mem_map highest_memmap_pfn
     dirty_balance_reserve hugetlb_max_hstate default_hstate_idx transparent_hugepage_flags cma_area_count
     dma_contiguous_default_area cpusets_enabled_key pcpu_base_addr numa_distance_cnt node_online_map
-    kexec_crash_image pageblock_order
+    kexec_crash_image pageblock_order kmemcheck_enabled
 """
 #: Masks of CPUs.
 _CPU_MASKS = "__cpu_online_mask __cpu_possible_mask cpu_online_bits cpu_possible_bits"
@@ -52,7 +52,12 @@ _COUNTERS = {
     "vm_numa_event": "NR_VM_NUMA_EVENT_ITEMS",
 }
 #: Other arrays, and their bytes: 5 zones, 8 node states, 4 destructors.
-_ARRAYS = {"sysctl_lowmem_reserve_ratio": 20, "compound_page_dtors": 32, "fail_page_alloc": 144}
+_ARRAYS = {
+    "sysctl_lowmem_reserve_ratio": 20,
+    "compound_page_dtors": 32,
+    "fail_page_alloc": 144,
+    "printk_ratelimit_state": 32,
+}
 #: Words of each CPU.
 _PER_CPU_WORDS = "numa_node kernel_stack"
 #: Structs of each CPU.

@@ -9,14 +9,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from physmem import engine
 from physmem.distill import distill
-from physmem.dump import open_dump
+from physmem.dump import Dump, open_dump
 from physmem.errors import UsageError
 from physmem.image.save import Target
 from tools.oracle.guest import Guest, run
 
 __all__ = ["judge_with", "record"]
+
+_PAGE = 4096
 
 
 def record(kernel: Path, guest: Guest, script: str, case: Path, timeout: float, suffix: str = ".xz") -> None:
@@ -32,9 +36,24 @@ def record(kernel: Path, guest: Guest, script: str, case: Path, timeout: float, 
         lines = run(guest, kernel / "bzImage", script, whole, timeout)
         (case / "result.txt").write_text("".join(f"{line}\n" for line in lines))
         (case / "console.txt").write_text((whole / "console.txt").read_text(errors="replace"))
-        for moment in ("A", "B"):
-            with open_dump(whole / moment, layout=kernel / "layout.json", symbols=kernel / "symbols.json") as dump:
-                distill(dump, Target.of(case / f"{moment}.vmcore{suffix}", "elf"))
+        known = {"layout": kernel / "layout.json", "symbols": kernel / "symbols.json"}
+        with open_dump(whole / "B", **known) as dump:
+            frames = shadows(dump, lines)
+            distill(dump, Target.of(case / f"B.vmcore{suffix}", "elf"), also=((at, at + _PAGE) for at in frames))
+        with open_dump(whole / "A", **known) as dump:
+            # There the frames are somebody else's: that they are there is enough.
+            distill(dump, Target.of(case / f"A.vmcore{suffix}", "elf"), also=((at, at + 1) for at in frames))
+
+
+def shadows(dump: Dump, lines: list[str]) -> list[int]:
+    """Physical addresses of kmemcheck's shadows of the pages that the script has allocated."""
+    found: set[int] = set()
+    for line in lines if dump.layout.has("page", "shadow") else ():
+        code, pfn, order, *_ = line.split()
+        if code == "a" and int(pfn) >= 0:
+            fields, exists = dump.pages(int(pfn), int(pfn) + (1 << int(order)), ["shadow"])
+            found.update(int(va) for va in np.asarray(fields["shadow"]).reshape(-1)[exists].tolist() if va)
+    return sorted(dump.virt_to_phys(va) for va in found)
 
 
 def judge_with(name: str, kernel: Path, case: Path) -> list[str]:

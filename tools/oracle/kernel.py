@@ -18,6 +18,9 @@ from physmem.vmlinux import Vmlinux
 
 __all__ = ["describe"]
 
+#: What kernels with CONFIG_KMEMCHECK have, too: no recording of 4.0.0 is of one.
+_MORE = {"kmemcheck_enabled", "printk_ratelimit_state"}
+
 
 def describe(folder: Path) -> None:
     """Write the two files.
@@ -30,6 +33,7 @@ def describe(folder: Path) -> None:
         why = {name: linux_4_0.differs(linux_4_0.layout(config), kernel.layout) for name, config in CONFIGS.items()}
         raise UsageError(f"{kernel.path}: of no known configuration: {why}")
     wanted = {symbol for each in known.kernels() if each.name.startswith("linux-4.0.0") for symbol in each.symbols}
+    wanted |= _MORE
     symbols = {symbol: f"{kernel.symbols[symbol]:#x}" for symbol in sorted(wanted) if symbol in kernel.symbols}
     (folder / "layout.json").write_text(declared.to_json())
     (folder / "symbols.json").write_text(json.dumps({"addresses": symbols}, indent=1) + "\n")

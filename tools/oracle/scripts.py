@@ -374,6 +374,8 @@ _HOLES = Guest(nodes=(64, 128), cpus=2, below=128, append="memmap=6M$40M memmap=
 #: The area is from PFN 0x6c00 on: the kernel's log says so.
 _CMA = Guest(append="cma=16M")
 _SMALL = Guest(nodes=(48,))
+#: For a kernel with CONFIG_KMEMCHECK=y, of which it is the least memory to boot with.
+_KMEMCHECK = Guest(nodes=(64,), append="kmemcheck=1")
 
 RECIPES: dict[str, Recipe] = {
     "mix": Recipe(2000, mix(zones=(0,), more=(0, 0, 0, HIGH))),
@@ -400,4 +402,8 @@ RECIPES: dict[str, Recipe] = {
     "cma_pressure": Recipe(5000, cma(0x6C00, 4096, pressure=3000), _CMA),
     "cma_mix": Recipe(4000, mix(keep=1500), _CMA),
     "isolate": Recipe(3000, isolate(8192, 16384)),
+    "kmemcheck": Recipe(1500, mix(more=(0, 0, ZERO, COMP, NOTRACK), keep=300), _KMEMCHECK),
+    "kmemcheck_exhaust": Recipe(3000, exhaust(orders=(0, 0, 1, 2)), _KMEMCHECK),
+    "kmemcheck_split": Recipe(40, split(4), _KMEMCHECK),
+    "kmemcheck_everything": Recipe(3000, everything(keep=300), _KMEMCHECK),
 }
