@@ -15,8 +15,7 @@ import errno
 from kernelmm import gfp
 from kernelmm.core import entry, free, mmzone, page, pcp
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, compaction, lru, migrate, shrink, stat
-from kernelmm.pressure.compaction import CompactControl
+from kernelmm.pressure import codes, lru, migrate, scanners, shrink, stat
 from kernelmm.pressure.isolation import (
     at_of,
     isolate_freepages_range,
@@ -26,6 +25,7 @@ from kernelmm.pressure.isolation import (
     zone_of,
 )
 from kernelmm.pressure.lru import PageList
+from kernelmm.pressure.scanners import CompactControl
 from kernelmm.pressure.shrink import ScanControl
 from physmem import abi, address
 from physmem.errors import BudgetError, PanicError, UsageError
@@ -74,7 +74,7 @@ def __alloc_contig_migrate_range(cc: CompactControl, start: int, end: int) -> in
             break
         if not cc.migratepages:
             cc.nr_migratepages = 0
-            pfn = compaction.isolate_migratepages_range(cc, pfn, end)
+            pfn = scanners.isolate_migratepages_range(cc, pfn, end)
             if not pfn:
                 result = -errno.EINTR
                 break

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from kernelmm import gfp
 from kernelmm.core import mmzone, watermark
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, compaction, exit, reclaim, stat, waiting, wakeup, writeback
+from kernelmm.pressure import codes, compaction, exit, reclaim, scanners, stat, waiting, wakeup, writeback
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.shrink import ScanControl
 from physmem import address, list_head, word
@@ -215,7 +215,7 @@ def go_to_sleep(mm: Mm, pgdat: int, nid: int) -> None:
     if mm.tracing:
         mm.tracer.mm_vmscan_kswapd_sleep(mm, nid)
     set_pgdat_percpu_threshold(mm, pgdat, calculate_normal_threshold)
-    compaction.reset_isolation_suitable(mm, pgdat)
+    scanners.reset_isolation_suitable(mm, pgdat)
     wakeup.wait_lock(mm, address.off(mm, pgdat))
     entry = mm.stack - _WAITERS + _SIZEOF_WAIT_QUEUE * nid + _WAIT_TASK_LIST
     head = pgdat + mm.pgdat_kswapd_wait_task_list
@@ -280,12 +280,14 @@ def run_kswapd(mm: Mm, nid: int) -> bool:
             order, classzone_idx = take_request(mm, pgdat)
 
 
-def let_others_run(mm: Mm) -> None:
-    """The caller waits: tasks that are dying, the vmstat worker, the flusher, the device and every woken kswapd have
-    their turn.
+def let_others_run(mm: Mm, slept: bool = True) -> None:
+    """The caller waits: tasks that are dying, the flusher, the device and every woken kswapd have their turn.
+
+    :param slept: it does so for a while, in which the vmstat worker comes by; not if it only lets others go first
     """
     exit.exit_dying(mm)
-    stat.refresh_cpu_vm_stats(mm)
+    if slept:
+        stat.refresh_cpu_vm_stats(mm)
     writeback.flush(mm)
     writeback.complete_writeback(mm)
     for nid in range(mm.nr_node_ids):

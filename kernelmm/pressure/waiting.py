@@ -32,6 +32,9 @@ def charge(mm: Mm, what: str) -> None:
     if mm.steps_left <= 0:
         raise BudgetError(f"{what}: no end after {mm.step_budget} steps; a real kernel would go on")
     mm.steps_left -= 1
+    if mm.steps_left == 0:
+        # The vmstat worker has long come by: that there is no end may be due to counters that lag.
+        stat.refresh_cpu_vm_stats(mm)
 
 
 def congested(mm: Mm) -> bool:
@@ -43,7 +46,10 @@ def congested(mm: Mm) -> bool:
 def congestion_wait(mm: Mm, timeout: int) -> None:
     """``congestion_wait``: sleep for ``timeout`` jiffies, in which the flusher and the device do their work."""
     charge(mm, "waiting for writeback")
+    second = mm.as_u64[mm.var_jiffies >> 3] // mm.hz
     word.add_u64(mm, mm.var_jiffies, timeout)
+    if mm.as_u64[mm.var_jiffies >> 3] // mm.hz != second:
+        stat.refresh_cpu_vm_stats(mm)
     writeback.flush(mm)
     writeback.complete_writeback(mm)
 

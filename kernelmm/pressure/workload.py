@@ -233,10 +233,16 @@ class File:
             writeback.set_page_dirty(self.workload.mm, pg)
 
     def _add(self, index: int, gfp_mask: int) -> int:
-        """``add_to_page_cache_lru`` of a new page; active at once if it was evicted only a short while ago."""
-        w, mm = self.workload, self.workload.mm
-        at, _ = w.slot(self.va, index)
-        pg = w.new_page(gfp_mask)
+        """A new page of the file."""
+        self.workload.slot(self.va, index)
+        pg = self.workload.new_page(gfp_mask)
+        self.add(pg, index)
+        return pg
+
+    def add(self, pg: int, index: int) -> None:
+        """``add_to_page_cache_lru`` of an allocated page; active at once if it was evicted only a short while ago."""
+        mm = self.workload.mm
+        at, _ = self.workload.slot(self.va, index)
         shadow = mm.as_u64[at >> 3]
         page_at = address.page_off(mm, pg)
         word.add_s32(mm, page_at + abi.PAGE_COUNT, 1)
@@ -252,7 +258,6 @@ class File:
         lru.set_flag(mm, pg, abi.PG_uptodate)
         # The reader is done with it; the page cache's reference remains.
         lru.put_page(mm, pg)
-        return pg
 
     def touch(self, index: int) -> None:
         """``mark_page_accessed``: somebody has used the page."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The rare operations of a page script: on ranges of page frames, and on the attributes of fault injection."""
+"""The rare operations of a page script: on ranges of page frames, on a file, on the task, on fault injection."""
 
 from __future__ import annotations
 
@@ -8,13 +8,16 @@ import numpy.typing as npt
 
 from kernelmm.core import fault, mmzone, page
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import contig, isolation
+from kernelmm.pressure import codes, contig, isolation
+from kernelmm.pressure.workload import Workload
 from kernelmm.study.script import Script
 from physmem import abi, address
 from physmem.errors import UnsupportedError
 
 __all__ = ["perform"]
 
+#: What ``t`` sets.
+_TASK_FLAGS = codes.PF_KTHREAD | codes.PF_MEMALLOC | codes.PF_MEMALLOC_NOIO | codes.PF_DUMPCORE
 #: Offset of each of the seven numbers of ``k`` in ``fail_page_alloc``, and its size in bytes.
 _FAULT_FIELDS = (
     (fault.PROBABILITY, 8),
@@ -36,6 +39,13 @@ def perform(mm: Mm, script: Script, position: int, pages: npt.NDArray[np.uint64]
     code, ident, a, b, c = script.ops[position].tolist()
     if code == ord("k"):
         return _set_faults(mm, script.faults[a])
+    if code == ord("t"):
+        mm.task_flags = mm.task_flags & ~_TASK_FLAGS | a & _TASK_FLAGS
+        return -1, 0, -1, -1
+    if code == ord("M"):
+        return _make_file(mm)
+    if code == ord("C"):
+        return _add_to_page_cache(mm, int(pages[ident]), a)
     if code == ord("R"):
         if not pages[ident]:
             return -1, 0, -1, -1
@@ -50,6 +60,26 @@ def perform(mm: Mm, script: Script, position: int, pages: npt.NDArray[np.uint64]
     change = isolation.start_isolate_page_range if code == ord("i") else isolation.undo_isolate_page_range
     status = change(mm, a, b, abi.MIGRATE_MOVABLE)
     return a, 0, mmzone.pageblock_migratetype(mm, a), status
+
+
+def _make_file(mm: Mm) -> tuple[int, int, int, int]:
+    """Make the file of ``C``, with room for its pages."""
+    workload = Workload(mm)
+    file = workload.open()
+    leaf, _ = workload.slot(file.va, 0)
+    pg = address.virt_to_page(mm, address.phys_to_virt(mm, leaf & -abi.PAGE_SIZE))
+    pfn = address.page_to_pfn(mm, pg)
+    return pfn, 0, mmzone.pageblock_migratetype(mm, pfn), page.count(mm, address.page_off(mm, pg))
+
+
+def _add_to_page_cache(mm: Mm, pg: int, index: int) -> tuple[int, int, int, int]:
+    """Add a page to the first file, for which its allocator's reference is given up."""
+    files = Workload(mm).files if pg else []
+    if not files or files[0].page(index):
+        return -1, 0, -1, -1
+    files[0].add(pg, index)
+    pfn = address.page_to_pfn(mm, pg)
+    return pfn, 0, mmzone.pageblock_migratetype(mm, pfn), page.count(mm, address.page_off(mm, pg))
 
 
 def _set_faults(mm: Mm, numbers: tuple[int, ...]) -> tuple[int, int, int, int]:

@@ -15,6 +15,9 @@
 ``d`` ``D``             drain_local_pages, drain_all_pages
 ``i start end``         start_isolate_page_range of PFNs, as MIGRATE_MOVABLE; ``u``: undo_isolate_page_range
 ``L id start end mt``   alloc_contig_range; ``R id off n``: free_contig_range of n of its pages, from the off-th
+``M``                   make a file: three pages are taken for what is known of it
+``C id index``          add_to_page_cache_lru of a single page, to the file, clean: the reference is the cache's now
+``t flags``             PF_* of the running task, in hex: PF_KTHREAD, PF_MEMALLOC, PF_MEMALLOC_NOIO, PF_DUMPCORE
 ``k`` and 7 numbers     set fail_page_alloc: probability interval times space min_order ignore_wait ignore_highmem
 ``T cpu`` ``I`` ``W``   run on a CPU; interrupts on; warm-up; ``K``: a ``k`` before the image (no result lines)
 ``#``                   a comment
@@ -23,7 +26,8 @@
 A result line is ``code pfn order migratetype count``: the migratetype of the PFN's pageblock and
 page_count after the operation; -1 where there is no page.  An operation on an id whose
 allocation failed does nothing and has -1 too.  For a range the PFN is its start and the count
-what the function returned; ``L`` has its migratetype in place of the order, ``n`` its zone, ``k`` min_order.
+what the function returned; ``L`` has its migratetype in place of the order, ``n`` its zone, ``k`` min_order;
+``M`` is about the last of its pages.
 """
 
 from __future__ import annotations
@@ -43,6 +47,8 @@ __all__ = ["Script", "format_results", "parse", "parse_results"]
 #: A script longer than this is not read: 40 bytes an operation would be 40 GiB of numbers.
 MAX_OPERATIONS = 1 << 30
 MAX_IDS = 1 << 28
+#: Pages that the file of ``M`` can have.
+FILE_PAGES = 512
 
 #: For each operation: what its words are.
 _GRAMMAR: dict[str, tuple[str, ...]] = {
@@ -64,6 +70,9 @@ _GRAMMAR: dict[str, tuple[str, ...]] = {
     "u": ("start", "end"),
     "L": ("newid", "start", "end", "mt"),
     "R": ("id", "off", "n"),
+    "M": (),
+    "C": ("id", "index"),
+    "t": ("flags",),
     "k": ("probability", "interval", "times", "space", "min_order", "ignore_wait", "ignore_highmem"),
     "K": ("probability", "interval", "times", "space", "min_order", "ignore_wait", "ignore_highmem"),
     "T": ("cpu",),
@@ -75,7 +84,7 @@ _SILENT = frozenset("TIWK")
 #: Operations that change nothing here: interrupts do not happen, and the image was taken after the warm-up.
 _IGNORED = frozenset("IWK")
 #: Operations on ranges and attributes: not the replay loop's, but :mod:`kernelmm.study.ranges`'.
-_RARE = frozenset("iuLRk")
+_RARE = frozenset("iuLRkMCt")
 #: Highest PFN that 46 bits of physical address allow.
 _MAX_PFN = 1 << 34
 
@@ -109,6 +118,7 @@ class _Parser:
         self.line = 0
         self.known: set[int] = set()
         self.nr_ids = 0
+        self.has_file = False
         self.faults: list[tuple[int, ...]] = []
 
     def fail(self, reason: str) -> UsageError:
@@ -162,6 +172,11 @@ class _Parser:
             return ord(code), value["newid"], value["start"], value["end"], value["mt"]
         if code == "R":
             return ord(code), ident, value["off"], value["n"], 0
+        if code in "MC" and (code == "M") == self.has_file:
+            raise self.fail("there is one file in a script" if code == "M" else "there is no file: M makes it")
+        if code in "MCt":
+            self.has_file |= code == "M"
+            return ord(code), ident, value.get("index", value.get("flags", 0)), 0, 0
         if code == "k":
             self.faults.append(tuple(value.values()))
             return ord(code), -1, len(self.faults) - 1, 0, 0
@@ -188,6 +203,10 @@ class _Parser:
             return self.number(word, name, 10, 0, 3)
         if name in ("start", "end", "off", "n"):
             return self.number(word, name, 10, 0, _MAX_PFN)
+        if name == "index":
+            return self.number(word, name, 10, 0, FILE_PAGES - 1)
+        if name == "flags":
+            return self.number(word, name, 16, 0, 0xFFFFFFFF)
         if name == "mt":
             return self.number(word, name, 10, 0, 7)
         return self.number(word, name, 10, -(1 << 31), (1 << 31) - 1)

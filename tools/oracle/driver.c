@@ -4,7 +4,8 @@
  *
  * Copied into the kernel's mm/ by build.sh.  /script is in the initramfs, in the language of kernelmm/study/script.py.
  * A task on every CPU has interrupts off; the one whose turn it is (T) performs operations, the others answer cross
- * calls by polling, so that drain_all_pages() works.  With I, one task runs with interrupts on.
+ * calls by polling, so that drain_all_pages() works.  With I, one task runs with interrupts on.  Reclaim switches
+ * interrupts on by itself: until the end no CPU lets any reach it, so that no time passes and nobody else runs.
  * At moments A and B the machine is stopped through the pvpanic device; results go to the debug console afterwards.
  */
 #include <linux/mm.h>
@@ -12,6 +13,7 @@
 #include <linux/gfp.h>
 #include <linux/init.h>
 #include <linux/smp.h>
+#include <linux/file.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/sched.h>
@@ -21,6 +23,9 @@
 #include <linux/cpumask.h>
 #include <linux/delay.h>
 #include <linux/kthread.h>
+#include <linux/migrate.h>
+#include <linux/pagemap.h>
+#include <linux/shmem_fs.h>
 #include <linux/fault-inject.h>
 #include <linux/page-isolation.h>
 #include "internal.h"
@@ -28,6 +33,15 @@
 #define PVPANIC_PORT 0x505
 #define DEBUGCON_PORT 0xe9
 #define MAX_WORDS 7
+/* Priorities up to this are kept from the CPU: all there are. */
+#define NO_INTERRUPTS 15
+/* What one leaf of kernelmm's page tables has. */
+#define FILE_PAGES 512UL
+#define RECORDS 3
+/* ROOT_MAGIC of kernelmm/pressure/owners.py. */
+#define RECORDS_MARK 0x746F6F722D6D6D6BUL
+/* What a task may have of PF_*, by t. */
+#define TASK_FLAGS (PF_KTHREAD | PF_MEMALLOC | PF_MEMALLOC_NOIO | PF_DUMPCORE)
 
 struct operation {
 	char code;
@@ -54,6 +68,7 @@ static struct page **pages;
 static unsigned long nr_ops, nr_ids;
 static bool interrupts, warm;
 static struct page_faults *faults;
+static struct file *file;
 
 static volatile int turn;
 static volatile unsigned long next_op;
@@ -109,6 +124,8 @@ static char *load(const char *path, long *size)
 			done += got;
 		}
 		sys_close(fd);
+		/* Its pages would be the only ones that are in a page cache. */
+		sys_unlink((const char __user *)path);
 	}
 	set_fs(old);
 	return text;
@@ -121,9 +138,9 @@ static unsigned long words_of(char code)
 		return 4;
 	case 'S': case 'R':
 		return 3;
-	case 'f': case 'F': case 'G': case 'P': case 'n': case 'i': case 'u':
+	case 'f': case 'F': case 'G': case 'P': case 'n': case 'i': case 'u': case 'C':
 		return 2;
-	case 'c': case 'B': case 'g': case 'p': case 'T':
+	case 'c': case 'B': case 'g': case 'p': case 'T': case 't':
 		return 1;
 	case 'k': case 'K':
 		return 7;
@@ -145,7 +162,7 @@ static void parse_line(char *line, struct operation *op)
 	op->code = line[0];
 	line++;
 	for (i = 0; i < count; i++) {
-		bool hex = (op->code == 'a' && i == 3) || (op->code == 'x' && i == 3 && strchr("psz", op->field));
+		bool hex = (op->code == 'a' && i == 3) || op->code == 't' || (op->code == 'x' && i == 3 && strchr("psz", op->field));
 		char *end;
 
 		line = skip_spaces(line);
@@ -176,6 +193,29 @@ static void set_faults(const struct operation *op)
 	faults->ignore_gfp_highmem = op->word[6];
 }
 
+/*
+ * A file with a page cache of clean pages: one of tmpfs, with operations of its own, and pages as those of a disk.
+ * An entry in every leaf of its radix tree keeps the leaf there: nothing has to be allocated for C.
+ */
+static const struct address_space_operations file_operations = {
+	.set_page_dirty = __set_page_dirty_no_writeback,
+	.migratepage = migrate_page,
+};
+
+static struct file *open_file(void)
+{
+	struct file *fresh = shmem_file_setup("oracle", FILE_PAGES << PAGE_SHIFT, 0);
+	unsigned long last;
+
+	if (IS_ERR(fresh))
+		return NULL;
+	fresh->f_mapping->a_ops = &file_operations;
+	for (last = RADIX_TREE_MAP_SIZE - 1; last < FILE_PAGES; last += RADIX_TREE_MAP_SIZE)
+		if (radix_tree_insert(&fresh->f_mapping->page_tree, last, (void *)RADIX_TREE_EXCEPTIONAL_ENTRY))
+			return NULL;
+	return fresh;
+}
+
 static bool prepare(void)
 {
 	char *text, *line, *rest;
@@ -204,6 +244,8 @@ static bool prepare(void)
 			warm = true;
 		else if (op->code == 'K')
 			set_faults(op);
+		else if (op->code == 'M' && !file && !(file = open_file()))
+			return false;
 		else
 			nr_ops++;
 	}
@@ -304,6 +346,14 @@ static struct outcome on_page(const struct operation *op)
 	case 'S':
 		split_page(page, order);
 		break;
+	case 'C':
+		if (add_to_page_cache_lru(page, file->f_mapping, op->word[1], GFP_NOWAIT))
+			return outcome_of(NULL, 0, -1);
+		SetPageUptodate(page);
+		unlock_page(page);
+		page_cache_release(page);
+		lru_add_drain();
+		return outcome_of(page, 0, page_count(page));
 	case 'x':
 		write_field(page, op->field, op->word[3]);
 		return outcome_of(page, order, atomic_read(&page->_count));
@@ -315,6 +365,24 @@ static struct outcome on_page(const struct operation *op)
 #endif
 	}
 	return outcome_of(page, order, page_count(page));
+}
+
+/* Pages as kernelmm takes for what it has to know of a file. */
+static struct outcome make_records(void)
+{
+	struct outcome found = { -1, 0, -1, -1 };
+	int i;
+
+	for (i = 0; i < RECORDS; i++) {
+		struct page *page = alloc_pages(GFP_KERNEL, 0);
+
+		if (!page)
+			break;
+		if (i == 0)
+			set_page_private(page, RECORDS_MARK);
+		found = outcome_of(page, 0, page_count(page));
+	}
+	return found;
 }
 
 static struct outcome perform(const struct operation *op)
@@ -340,6 +408,11 @@ static struct outcome perform(const struct operation *op)
 		none.order = op->word[0];
 		none.count = atomic_long_read(&zone->vm_stat[NR_PAGES_SCANNED]);
 		return none;
+	case 't':
+		current->flags = (current->flags & ~TASK_FLAGS) | (op->word[0] & TASK_FLAGS);
+		return none;
+	case 'M':
+		return make_records();
 	case 'k':
 		set_faults(op);
 		none.order = op->word[4];
@@ -368,6 +441,7 @@ static void go_on(int cpu)
 			continue;
 		}
 		outcomes[next_op] = perform(op);
+		local_irq_disable();
 		next_op++;
 	}
 	moment();
@@ -392,8 +466,10 @@ static void take_turns(int cpu)
 static int other_cpu(void *unused)
 {
 	local_irq_disable();
+	write_cr8(NO_INTERRUPTS);
 	atomic_inc(&quiet);
 	take_turns(smp_processor_id());
+	write_cr8(0);
 	local_irq_enable();
 	return 0;
 }
@@ -412,6 +488,7 @@ static void without_interrupts(void)
 	while (atomic_read(&quiet) != num_online_cpus() - 1)
 		cpu_relax();
 	local_irq_disable();
+	write_cr8(NO_INTERRUPTS);
 	/* Cross calls are answered although interrupts are off: do not warn of them. */
 	oops_in_progress = 1;
 	moment();
@@ -419,6 +496,7 @@ static void without_interrupts(void)
 	turn = 0;
 	take_turns(0);
 	oops_in_progress = 0;
+	write_cr8(0);
 	local_irq_enable();
 }
 
@@ -454,6 +532,8 @@ static void warm_up(void)
 				__free_pages(page, order);
 		}
 	drain_all_pages(NULL);
+	/* Nor has any cache something that reclaim could free. */
+	drop_slab();
 }
 
 static int __init oracle_init(void)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from kernelmm import Machine
+from kernelmm.pressure import owners
 from physmem.dump import Dump
 from physmem.errors import PhysmemError, UsageError
 from physmem.image import open_image
@@ -55,8 +55,9 @@ def judge(
     """Run the script of a case on its A, and compare with its B.
 
     What is not the page allocator's is left out: time, where interrupts were on; a variable of drain_all_pages()
-    that has no name of its own and is set anew by each call; and where in a frame of its stack alloc_contig_range()
-    had a list, to which pages that were on it still point: the compiler chose it.
+    that has no name of its own and is set anew by each call; where in a frame of its stack alloc_contig_range()
+    had a list, to which pages that were on it still point: the compiler chose it; and where a file is, which its
+    pages say.
 
     :param case: folder with ``A.vmcore`` and ``B.vmcore`` (or in ``.xz``), ``script.txt``, ``result.txt``
     :param foreign: physical addresses of further bytes to leave out
@@ -70,26 +71,47 @@ def judge(
         if len(ours) != len(theirs):
             verdict.results.append((min(len(ours), len(theirs)), f"{len(ours)} lines", f"{len(theirs)} lines"))
         pairs = enumerate(zip(ours, theirs, strict=False), 1)
-        verdict.results += [(number, mine, its) for number, (mine, its) in pairs if mine != its][:_MOST]
+        verdict.results += [(number, one, other) for number, (one, other) in pairs if one != other][:_MOST]
         ranges = any(line.startswith("L ") for line in script.split("\n"))
         ignored = {*foreign, *_bytes_of(machine.dump, "percpu_pagelist_fraction", 4, 8)}
         if "I" in script.split("\n"):
             ignored.update(_bytes_of(machine.dump, "jiffies", 0, 8))
+        files = _Files(next(owners.files(machine.mm), 0))
         with open_image(last) as after:
             for phys, data in after.segments():
                 want = np.frombuffer(data, np.uint8)
                 got = machine.ram.array(phys, np.uint8, len(want))
                 for at in np.flatnonzero(got != want)[:_MOST].tolist():
-                    if phys + at not in ignored and not (ranges and _one_stack(got, want, at & -8)):
+                    mine, its = (int(each[at & -8 :][:8].view(np.uint64)[0]) for each in (got, want))
+                    same = (ranges and _one_stack(mine, its)) or files.same(mine, its)
+                    if phys + at not in ignored and not same:
                         found = (phys + at, name_of(machine.dump, phys + at), int(got[at]), int(want[at]))
                         verdict.bytes.append(found)
                 del want, data, got
     return verdict
 
 
-def _one_stack(got: npt.NDArray[np.uint8], want: npt.NDArray[np.uint8], at: int) -> bool:
+@dataclass
+class _Files:
+    """Which file of the kernel's is ours.
+
+    :ivar ours: kernel address of our record, or 0
+    :ivar theirs: of its ``struct address_space``, once a page has told
+    """
+
+    ours: int
+    theirs: int = 0
+
+    def same(self, ours: int, theirs: int) -> bool:
+        """Whether two words are both the file."""
+        if not self.ours or ours != self.ours or not theirs:
+            return False
+        self.theirs = self.theirs or theirs
+        return theirs == self.theirs
+
+
+def _one_stack(ours: int, theirs: int) -> bool:
     """Whether a word is a pointer into one kernel stack in both."""
-    ours, theirs = (int(data[at : at + 8].view(np.uint64)[0]) for data in (got, want))
     return ours >> _STACK_SHIFT == theirs >> _STACK_SHIFT and ours >> 47 == (1 << 17) - 1
 
 

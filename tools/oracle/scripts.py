@@ -20,6 +20,9 @@ MEMALLOC, NOMEMALLOC, NO_KSWAPD = (_BITS[f"__GFP_{name}"] for name in ("MEMALLOC
 THISNODE, RECLAIMABLE, NORETRY = (_BITS[f"__GFP_{name}"] for name in ("THISNODE", "RECLAIMABLE", "NORETRY"))
 REPEAT, OTHER_NODE, WRITE = (_BITS[f"__GFP_{name}"] for name in ("REPEAT", "OTHER_NODE", "WRITE"))
 HARDWALL, NOTRACK = (_BITS[f"__GFP_{name}"] for name in ("HARDWALL", "NOTRACK"))
+WAIT, IO, FS = (_BITS[f"__GFP_{name}"] for name in ("WAIT", "IO", "FS"))
+#: What may wait, and gives up in the end.
+PATIENT = gfp.GFP_KERNEL | NO_KSWAPD | NORETRY
 
 MOBILITIES = (0, RECLAIMABLE, MOVABLE)
 ZONES = (0, 0, 0, HIGHMEM, DMA, DMA32)
@@ -367,6 +370,68 @@ def isolate(first: int, pages: int) -> Callable[[Writer, int], None]:
     return write
 
 
+#: Who may wait for what.
+_WAITERS = (
+    PATIENT,
+    PATIENT | MOVABLE,
+    PATIENT | COMP,
+    PATIENT & ~IO,
+    PATIENT & ~FS,
+    gfp.GFP_TRANSHUGE,
+    gfp.GFP_TRANSHUGE & ~NORETRY,
+    PATIENT | HIGH,
+    PATIENT | NOMEMALLOC,
+)
+
+
+def wait(
+    *, cached: int = 0, pinned: float = 1.0, zones: Sequence[int] = (0, 0, DMA, DMA32)
+) -> Callable[[Writer, int], None]:
+    """Memory is used up and partly freed again, here and there; then comes who may wait for larger blocks.
+
+    :param cached: pages of a file
+    :param pinned: as many of them can neither be reclaimed nor moved: with too few pages on the LRU lists for the
+        counters to be exact, reclaim and compaction wait for others, but on these guests no time passes.  Nor is
+        there __GFP_REPEAT then: with pages that are scanned in vain it has no end (``should_continue_reclaim``)
+    """
+
+    def write(w: Writer, count: int) -> None:
+        rng = w.random
+        w.lines.append("t 200000")
+        if cached:
+            w.lines.append("M")
+        for index in range(cached):
+            if index % 64 != 63:
+                block = w.alloc(MOVABLE, 0)
+                w.live.pop()
+                if rng.random() < pinned:
+                    w.lines.append(f"g {block.id}")
+                w.lines.append(f"C {block.id} {index}")
+            for _ in range(rng.randrange(5)):
+                w.alloc(rng.choice(MOBILITIES), 0)
+        for _ in range(3):
+            mobility = rng.choice(MOBILITIES)
+            for _ in range(count):
+                w.alloc(rng.choice((mobility, MOVABLE)) | rng.choice(zones), 0)
+            for _ in range(40):
+                for _ in range(int(rng.expovariate(1 / 60))):
+                    if w.live:
+                        w.free(w.pop(), 0.3)
+                if rng.random() < 0.2:
+                    w.drain()
+                order = rng.choice((0, 1, 2, 3, 4, 5, 7, 9, 10))
+                for _ in range(rng.choice((1, 2, 5, 70))):
+                    flags = rng.choice(_WAITERS) | rng.choice(zones)
+                    if order > 3 and not cached and rng.random() < 0.2:
+                        flags = (flags & ~NORETRY) | REPEAT
+                    elif order <= 3:
+                        flags |= NORETRY
+                    w.alloc(flags, order)
+            w.free_all(cold=0.2)
+
+    return write
+
+
 _TWO = Guest(cpus=2)
 _NORMAL = Guest(nodes=(128,), below=64)
 _NODES = Guest(nodes=(96, 160), cpus=2)
@@ -401,6 +466,9 @@ RECIPES: dict[str, Recipe] = {
     "cma": Recipe(700, cma(0x6C00, 4096), _CMA),
     "cma_pressure": Recipe(5000, cma(0x6C00, 4096, pressure=3000), _CMA),
     "cma_mix": Recipe(4000, mix(keep=1500), _CMA),
+    "wait": Recipe(9000, wait(), _SMALL),
+    "wait_pinned": Recipe(9000, wait(cached=512), _SMALL),
+    "wait_cached": Recipe(9000, wait(cached=512, pinned=0.6), _SMALL),
     "isolate": Recipe(3000, isolate(8192, 16384)),
     "kmemcheck": Recipe(1500, mix(more=(0, 0, ZERO, COMP, NOTRACK), keep=300), _KMEMCHECK),
     "kmemcheck_exhaust": Recipe(3000, exhaust(orders=(0, 0, 1, 2)), _KMEMCHECK),

@@ -14,7 +14,7 @@ import pytest
 from kernelmm import Debug, Machine, PageFault
 from kernelmm.core import mmzone
 from kernelmm.gfp import __GFP_MOVABLE, __GFP_NOWARN, GFP_ATOMIC, GFP_KERNEL
-from kernelmm.pressure import codes, compaction, contig
+from kernelmm.pressure import codes, contig, scanners
 from physmem import engine
 from physmem.errors import UsageError
 from physmem.inspect.check import check
@@ -383,14 +383,14 @@ def test_what_pages_move_to_is_mapped() -> None:
     with Machine.boot("64M", debug=Debug(debug_pagealloc=True)) as machine:
         mm = machine.mm
         zone = mmzone.node_data(mm, 0) + mm.pgdat_node_zones + mm.sizeof_zone
-        cc = compaction.CompactControl(mm, zone, -1, 0, codes.MIGRATE_SYNC, ignore_skip_hint=True)
+        cc = scanners.CompactControl(mm, zone, -1, 0, codes.MIGRATE_SYNC, ignore_skip_hint=True)
         mmzone.set_pageblock_migratetype(mm, cc.end_pfn - 512, 2)
         taken = machine.alloc_page(GFP_KERNEL | __GFP_MOVABLE)
         assert taken is not None
         cc.migrate_pfn, cc.free_pfn, cc.nr_migratepages = cc.start_pfn, cc.end_pfn - 512, 32
-        compaction.isolate_freepages(cc)
+        scanners.isolate_freepages(cc)
         pages = list(cc.freepages)
         assert len(pages) >= 32
         assert {frame_flags(machine, page) for page in pages} == {MAPPED}
-        compaction.release_freepages(cc)
+        scanners.release_freepages(cc)
         assert {frame_flags(machine, page) for page in pages} == {HIDDEN}

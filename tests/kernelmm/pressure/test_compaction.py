@@ -9,9 +9,9 @@ import pytest
 
 from kernelmm import gfp
 from kernelmm.core import compound, mmzone
-from kernelmm.pressure import codes, compaction, deferral, lru, migrate, owners, rmap, shrink, wakeup
-from kernelmm.pressure.compaction import CompactControl
+from kernelmm.pressure import codes, deferral, lru, migrate, owners, rmap, scanners, shrink, wakeup
 from kernelmm.pressure.lru import PageList
+from kernelmm.pressure.scanners import CompactControl
 from physmem import abi, address
 
 NORETRY = vars(gfp)["__GFP_NORETRY"]
@@ -46,7 +46,7 @@ def move(lab, page, mode=codes.MIGRATE_SYNC_LIGHT):
     pages.add(page)
     z = lab.zone_of(page)
     item = migrate.isolated_item(lab.mm, page)
-    compaction.stat.mod_zone_state(lab.mm, z, item, 1)
+    scanners.stat.mod_zone_state(lab.mm, z, item, 1)
     fresh = lab.alloc(gfp.GFP_HIGHUSER_MOVABLE)
     unused = []
     result = migrate.migrate_pages(lab.mm, pages, lambda: fresh, unused.append, mode)
@@ -241,12 +241,12 @@ def test_compaction_is_not_needed_where_the_block_is_free(lab):
 def test_pageblock_that_gave_nothing_is_skipped_next_time(lab):
     cc = CompactControl(lab.mm, zone(lab), -1, 0, codes.MIGRATE_SYNC_LIGHT)
     pfn = cc.start_pfn + 512
-    cached = [lab.mm.as_u64[compaction.cached_migrate_pfn(lab.mm, cc.z, sync)] for sync in (False, True)]
-    compaction.update_pageblock_skip(cc, pfn, 1, True)
-    assert not compaction.get_pageblock_skip(lab.mm, pfn)
-    compaction.update_pageblock_skip(cc, pfn, 0, True)
-    assert compaction.get_pageblock_skip(lab.mm, pfn)
-    assert [lab.mm.as_u64[compaction.cached_migrate_pfn(lab.mm, cc.z, sync)] for sync in (False, True)] == [
+    cached = [lab.mm.as_u64[scanners.cached_migrate_pfn(lab.mm, cc.z, sync)] for sync in (False, True)]
+    scanners.update_pageblock_skip(cc, pfn, 1, True)
+    assert not scanners.get_pageblock_skip(lab.mm, pfn)
+    scanners.update_pageblock_skip(cc, pfn, 0, True)
+    assert scanners.get_pageblock_skip(lab.mm, pfn)
+    assert [lab.mm.as_u64[scanners.cached_migrate_pfn(lab.mm, cc.z, sync)] for sync in (False, True)] == [
         max(pfn, each) for each in cached
     ]
     # The other three bits of the pageblock are its migratetype.
@@ -255,9 +255,9 @@ def test_pageblock_that_gave_nothing_is_skipped_next_time(lab):
 
 def test_async_scanner_only_remembers_for_itself(lab):
     cc = CompactControl(lab.mm, zone(lab), 9, 0, codes.MIGRATE_ASYNC)
-    sync = compaction.cached_migrate_pfn(lab.mm, cc.z, True)
+    sync = scanners.cached_migrate_pfn(lab.mm, cc.z, True)
     before = lab.mm.as_u64[sync]
-    compaction.update_pageblock_skip(cc, cc.end_pfn // 512 * 512 - 512, 0, True)
+    scanners.update_pageblock_skip(cc, cc.end_pfn // 512 * 512 - 512, 0, True)
     assert lab.mm.as_u64[sync] == before
     assert lab.mm.as_u64[sync - 1] == cc.end_pfn // 512 * 512 - 512
 
@@ -267,13 +267,13 @@ def test_full_run_forgets_where_the_scanners_were_and_kswapd_the_skip_bits(lab):
     lab.work.compact()
     cc = CompactControl(lab.mm, zone(lab), -1, 0, codes.MIGRATE_SYNC)
     fields = lab.mm.cold
-    assert lab.mm.as_u64[compaction.cached_migrate_pfn(lab.mm, cc.z, False)] == cc.start_pfn
+    assert lab.mm.as_u64[scanners.cached_migrate_pfn(lab.mm, cc.z, False)] == cc.start_pfn
     assert lab.mm.as_u64[(cc.z + fields.zone_compact_cached_free_pfn) >> 3] == cc.end_pfn
     assert lab.mm.as_u8[cc.z + fields.zone_compact_blockskip_flush] == 1
     pfn = cc.start_pfn + 1024
-    compaction.update_pageblock_skip(CompactControl(lab.mm, zone(lab), 4, 0, 1), pfn, 0, True)
-    compaction.reset_isolation_suitable(lab.mm, mmzone.node_data(lab.mm, 0))
-    assert not compaction.get_pageblock_skip(lab.mm, pfn)
+    scanners.update_pageblock_skip(CompactControl(lab.mm, zone(lab), 4, 0, 1), pfn, 0, True)
+    scanners.reset_isolation_suitable(lab.mm, mmzone.node_data(lab.mm, 0))
+    assert not scanners.get_pageblock_skip(lab.mm, pfn)
     assert lab.mm.as_u8[cc.z + fields.zone_compact_blockskip_flush] == 0
 
 

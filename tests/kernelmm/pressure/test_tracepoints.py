@@ -10,7 +10,7 @@ import pytest
 from kernelmm import Machine, gfp
 from kernelmm.core import mmzone
 from kernelmm.pressure import codes, compaction, deferral, kswapd, shrink, wakeup
-from kernelmm.pressure.compaction import CompactControl
+from kernelmm.pressure.scanners import CompactControl
 from kernelmm.pressure.shrink import ScanControl
 from kernelmm.study.trace import Tracer
 from physmem import address
