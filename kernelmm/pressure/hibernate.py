@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from kernelmm.core import mmzone
 from kernelmm.core.mm import Mm
+from kernelmm.pressure import isolation
 from physmem import abi, address
 from physmem.errors import CorruptionError
 
@@ -25,8 +26,7 @@ def mark_free_pages(
     :raises CorruptionError: a free list does not end
     """
     z = mmzone.zone_off(mm, zone)
-    start = mm.as_u64[(z + mm.zone_start_pfn) >> 3]
-    end = start + mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
+    start, end = isolation.zone_span(mm, z)
     if start == end:
         return
     mmzone.spin_lock(mm, z)

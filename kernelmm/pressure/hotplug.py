@@ -123,21 +123,23 @@ def add_tail(mm: Mm, pg: int, pages: PageList) -> None:
 def empty_range(mm: Mm, zone: Zone, start: int, end: int) -> int:
     """Move everything out of [start, end), as long as it takes: 0 or a negative errno.
 
-    A round in vain takes a second of the two minutes that there are.
+    A round in vain takes a second of the two minutes that there are: one that fails, and one after which the first
+    page is still there, as one on an LRU list without a reference is, which nobody takes.
     """
-    retries, seconds = _RETRIES, 0
+    retries, seconds, before = _RETRIES, 0, -1
     while pfn := scan_movable_pages(mm, start, end):
         if seconds > _TIMEOUT_SECONDS:
             return -errno.EAGAIN
         if mm.fatal_signal:
             return -errno.EINTR
         result = do_migrate_range(mm, pfn, end)
-        if result:
-            retries -= result < 0
-            if not retries:
-                return result
+        retries -= result < 0
+        if not retries:
+            return result
+        if result or pfn == before:
             seconds += 1
             word.add_u64(mm, mm.var_jiffies, mm.hz)
+        before = pfn
         pcp.drain_all_pages(mm, zone.at)
     return 0
 

@@ -16,7 +16,7 @@ from kernelmm.core import free, mmzone, page, pcp, vmstat, watermark
 from kernelmm.core.mm import Mm
 from kernelmm.core.mobility import move_freepages, move_freepages_block
 from physmem import abi, address, list_head
-from physmem.errors import UsageError
+from physmem.errors import CorruptionError, UsageError
 
 __all__ = [
     "has_unmovable_pages",
@@ -31,6 +31,19 @@ __all__ = [
 _free_pages = vars(free)["__free_pages"]
 #: How many pages compaction looks at before it lets others have the lock.
 SWAP_CLUSTER_MAX = 32
+
+
+def zone_span(mm: Mm, z: int) -> tuple[int, int]:
+    """PFNs of the zone at ``z``: the first, and one past the last.
+
+    :raises CorruptionError: it claims more than the page array has, so that no scan of it would end
+    """
+    start = mm.as_u64[(z + mm.zone_start_pfn) >> 3]
+    end = start + mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
+    limit = (mm.memmap_chunks << mm.memmap_shift) >> abi.SIZEOF_PAGE_SHIFT
+    if end > limit:
+        raise CorruptionError("node_span", f"a zone from pfn {start} to {end}; the page array has {limit}")
+    return start, end
 
 
 def zone_of(mm: Mm, pfn: int) -> int:

@@ -56,8 +56,7 @@ class CompactControl:
         self.freepages = PageList.on_stack(self.mm, self.stack_slot)
         self.migratepages = PageList.on_stack(self.mm, self.stack_slot + 1)
         self.z = mmzone.zone_off(self.mm, self.zone)
-        self.start_pfn = self.mm.as_u64[(self.z + self.mm.zone_start_pfn) >> 3]
-        self.end_pfn = self.start_pfn + self.mm.as_u64[(self.z + self.mm.zone_spanned_pages) >> 3]
+        self.start_pfn, self.end_pfn = isolation.zone_span(self.mm, self.z)
 
     @property
     def span(self) -> tuple[int, int, int, int]:
@@ -87,8 +86,7 @@ def cached_migrate_pfn(mm: Mm, z: int, sync: bool) -> int:
 def __reset_isolation_suitable(mm: Mm, zone: int) -> None:
     """``__reset_isolation_suitable``: forget where the scanners were and what they skip."""
     z = mmzone.zone_off(mm, zone)
-    start = mm.as_u64[(z + mm.zone_start_pfn) >> 3]
-    end = start + mm.as_u64[(z + mm.zone_spanned_pages) >> 3]
+    start, end = isolation.zone_span(mm, z)
     for sync in (False, True):
         mm.as_u64[cached_migrate_pfn(mm, z, sync)] = start
     mm.as_u64[(z + mm.cold.zone_compact_cached_free_pfn) >> 3] = end

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import errno
 
+import numpy as np
 import pytest
 
-from kernelmm import gfp
+from kernelmm import Machine, gfp
 from kernelmm.core import compound, mmzone
-from kernelmm.pressure import codes, deferral, lru, migrate, owners, rmap, scanners, shrink, wakeup
+from kernelmm.pressure import codes, deferral, hibernate, lru, migrate, owners, rmap, scanners, shrink, wakeup
 from kernelmm.pressure.lru import PageList
 from kernelmm.pressure.scanners import CompactControl
+from kernelmm.pressure.workload import Workload
 from physmem import abi, address
+from physmem.errors import CorruptionError
 
 NORETRY = vars(gfp)["__GFP_NORETRY"]
 MEMALLOC = vars(gfp)["__GFP_MEMALLOC"]
@@ -333,3 +336,15 @@ def test_migration_entry_keeps_frame_and_kind(lab):
     assert task.page(0) is None
     rmap.remove_migration_ptes(lab.mm, page, page)
     assert task.page(0) == page
+
+
+@pytest.mark.parametrize("field", ["zone_start_pfn", "spanned_pages"])
+def test_a_zone_that_claims_more_than_there_is_cannot_be_scanned(field):
+    m = Machine.boot("64M")
+    zone = m.kernel.zone(0, m.kernel.layout.enumerator("ZONE_DMA32")).at
+    m.kernel.set(zone, f"zone.{field}", 1 << 52)
+    with pytest.raises(CorruptionError, match=r"a zone from pfn .*; the page array has"):
+        Workload(m.mm).compact(0)
+    everything = np.ones(m.dump.max_pfn, bool)
+    with pytest.raises(CorruptionError, match="a zone from pfn"):
+        hibernate.mark_free_pages(m.mm, zone, everything, ~everything)

@@ -127,6 +127,23 @@ def test_a_pinned_page_is_tried_for_two_minutes(with_normal):
     healthy(m)
 
 
+def test_a_page_that_nobody_takes_is_tried_for_two_minutes():
+    """Damaged memory: a page on an LRU list, says its flag, to which nobody has a reference."""
+    m = Machine.boot("256M")
+    start = 40960
+    # Now there is something of them in memory.
+    assert m.alloc_contig_range(start, start + 1024) == 0
+    assert m.free_contig_range(start, 1024) == 0
+    m.drain_all_pages()
+    flags = address.page_off(m.mm, m.pfn_to_page(start + 100)) + abi.PAGE_FLAGS
+    m.mm.as_u64[flags >> 3] |= 1 << abi.PG_lru
+    jiffies = m.mm.as_u64[m.mm.var_jiffies >> 3]
+    assert m.offline_memory(start, 1024) == -errno.EAGAIN
+    assert m.mm.as_u64[m.mm.var_jiffies >> 3] - jiffies == 121 * m.mm.hz
+    m.mm.as_u64[flags >> 3] &= ~(1 << abi.PG_lru)
+    healthy(m)
+
+
 def test_what_cannot_be_offlined():
     m = Machine.boot("256M")
     assert m.offline_memory(100, SECTION) == -errno.EINVAL
