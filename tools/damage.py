@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import faulthandler
 import os
 import random
 import resource
@@ -29,7 +30,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -104,7 +105,7 @@ class Places:
 
 
 def places(dump: Dump, ram: Ram) -> Places:
-    """Of any kernel: the page array, nodes with their zones, per-CPU lists, sections, and everything that is not zero."""
+    """Of any kernel: the page array, nodes with their zones, per-CPU lists, sections, and all that is not zero."""
     size, end = dump.sizeof_page, dump.max_pfn
     pages = []
     for pfn in random.Random(1).sample(range(end), min(end, 4000)):
@@ -155,7 +156,7 @@ class Recorded:
         machine = self.machine
         first = page_script.parse([*self.lines[: chance.randrange(1, 600)], "D"], "script")
         if chance.random() < 0.5:
-            with _ours():
+            with _Ours():
                 machine.start(first).step()
             self.places.damage(chance)
         else:
@@ -258,22 +259,23 @@ class Later:
         judge = Judge(dump)
         for _ in range(40):
             pfn, order = chance.randrange(dump.max_pfn), chance.choice((0, 0, 1, 3, 9, 10))
-            free, put = judge.free_pages, judge.put_page
-            address = dump.page_offset + (pfn << 12)
-            _several([lambda a=address, o=order: free(a, o), lambda p=pfn: put(dump.page_of(p))])
+            with _Ours():
+                judge.free_pages(dump.page_offset + (pfn << 12), order)
+            with _Ours():
+                judge.put_page(dump.page_of(pfn))
 
 
 def _several(what: list[Callable[[], object]]) -> None:
     """Do one thing after the other, whatever becomes of each."""
     for each in what:
-        with _ours():
+        with _Ours():
             each()
 
 
-class _ours:
+class _Ours:
     """Lets the package's own errors pass, in one line each, and those of the books of the soak test."""
 
-    endings: Counter[str] = Counter()
+    endings: ClassVar[Counter[str]] = Counter()
 
     def __enter__(self) -> None:
         pass
@@ -286,7 +288,7 @@ class _ours:
                 raise AssertionError(f"not one line: {str(error)!r}") from error
         elif not isinstance(error, AssertionError) or not _in_books(error):
             return False
-        _ours.endings[type(error).__name__] += 1
+        _Ours.endings[type(error).__name__] += 1
         return True
 
 
@@ -346,10 +348,14 @@ def _child(patient: Patient, name: str, writer: int) -> None:
         limit = pages * resource.getpagesize() + ROOM
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         signal.alarm(20 * CPU_SECONDS)
-        _ours.endings.clear()
-        with _ours():
+        # Where it crashed, or is: to be read with the rest.
+        faulthandler.enable(writer, all_threads=False)
+        for end in (signal.SIGXCPU, signal.SIGALRM):
+            faulthandler.register(end, writer, all_threads=False, chain=True)
+        _Ours.endings.clear()
+        with _Ours():
             patient.treat(random.Random(name))
-        said = " ".join(f"{kind}={count}" for kind, count in sorted(_ours.endings.items()))
+        said = " ".join(f"{kind}={count}" for kind, count in sorted(_Ours.endings.items()))
         os.write(writer, (said or "ok").encode())
         status = 0
     except BaseException:

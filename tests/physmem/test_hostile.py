@@ -11,7 +11,7 @@ from tools.fuzz.damage import EDIT
 from tools.fuzz.targets import TARGETS, Target, attempt
 
 #: Whole machines take longer.
-MUTATIONS = {"free-lists": 12, "dump": 6}
+MUTATIONS = {"free-lists": 12, "dump": 6, "kpages": 10, "kdump-bitmap": 20}
 
 
 def mutated(chance: random.Random, seed: bytes, target: Target) -> bytes:

@@ -38,25 +38,46 @@ class Outcome(NamedTuple):
 
 
 def fuzz(target: Target, runs: int, work: Path, seed: int, limit: int) -> Outcome:
+    """Run one parser, in one process after the other: the fuzzer keeps what it has seen, and would grow without end.
+
+    What was worth keeping is in files, from which the next process goes on.
+    """
+    (work / f"{target.name}.log").unlink(missing_ok=True)
+    whole = Outcome(0, 0, 0.0, 0, "")
+    while whole.runs < runs and not whole.failure:
+        part = _fuzz(target, min(target.inputs, runs - whole.runs), work, seed, limit)
+        whole = Outcome(
+            whole.mutations + part.mutations,
+            whole.runs + part.runs,
+            whole.seconds + part.seconds,
+            max(whole.edges, part.edges),
+            part.failure,
+        )
+        seed += 1
+    return whole
+
+
+def _fuzz(target: Target, runs: int, work: Path, seed: int, limit: int) -> Outcome:
     """Run one parser in a process of its own."""
     command = [sys.executable, "-m", "tools.fuzz.worker", target.name, str(work / target.name)]
     command += [f"-runs={runs}", f"-seed={seed}", f"-timeout={limit}", "-rss_limit_mb=8000", "-print_final_stats=0"]
     (work / f"{target.name}.count").unlink(missing_ok=True)
     start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     log = work / f"{target.name}.log"
+    said = log.stat().st_size if log.exists() else 0
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    with log.open("wb") as output, tempfile.TemporaryDirectory(dir=memory) as scratch:
+    with log.open("ab") as output, tempfile.TemporaryDirectory(dir=memory) as scratch:
         environment = {**os.environ, "TMPDIR": scratch}
         status = subprocess.run(command, stdout=output, stderr=output, check=False, env=environment).returncode
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    text = log.read_text(errors="replace")
+    text = log.read_bytes()[said:].decode(errors="replace")
     lines = _STATUS.findall(text)
     done = max((int(number) for number, _ in lines), default=0)
     edges = max((int(edges or 0) for _, edges in lines), default=0)
     count = work / f"{target.name}.count"
     mutations = int.from_bytes(count.read_bytes(), "little") if count.exists() else 0
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    if status == 0 and _DONE.search(text):
+    if status == 0 and done and _DONE.search(text):
         return Outcome(mutations, done, seconds, edges, "")
     reason = next((line for line in reversed(text.splitlines()) if "Error" in line or "ERROR" in line), "it ended")
     return Outcome(mutations, done, max(seconds, time.monotonic() - start), edges, f"{reason.strip()} (see {log})")

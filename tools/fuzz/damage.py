@@ -19,40 +19,23 @@ from physmem.dump import Dump, open_dump
 from physmem.image import Image
 from physmem.ranges import Ranges
 
-__all__ = ["EDIT", "Damaged", "machine"]
+__all__ = ["EDIT", "Damaged", "Words", "machine"]
 
 #: One change: which word, how, and a value.
 EDIT = struct.Struct("<IBQ")
 _WORDS = (0, 1, (1 << 64) - 1, 0xDEAD000000000100, 0xDEAD000000000122, 0xFFFFFFFF, 0x80000000, 1 << 63)
 
 
-class Damaged:
-    """The memory of an image, which can be changed and is as it was afterwards: a ``PhysicalMemory``.
+class Words:
+    """Bytes that can be changed, and are as they were afterwards.
 
     Changes go to words that are not zero, or beside one: where something is that is looked at.
     """
 
-    def __init__(self, image: Image) -> None:
-        self.ranges: Ranges = Ranges(image.ranges)
-        self.size = image.size
-        self._data = bytearray(image.size)
-        for start, end in self.ranges:
-            self._data[start:end] = image.read(start, end - start)
-        self._image = image
-        self._words: npt.NDArray[np.uint64] = np.frombuffer(self._data, np.uint64, len(self._data) // 8)
+    def __init__(self, data: bytearray) -> None:
+        self.data = data
+        self._words: npt.NDArray[np.uint64] = np.frombuffer(data, np.uint64, len(data) // 8)
         self._places = np.flatnonzero(self._words)
-
-    def read(self, phys: int, size: int) -> bytes:
-        if not self.ranges.covers(phys, phys + size):
-            return self._image.read(phys, size)  # which says what is wrong
-        return bytes(self._data[phys : phys + size])
-
-    def u64(self, phys: int) -> int:
-        return int.from_bytes(self.read(phys, 8), "little")
-
-    def array(self, phys: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
-        kind = np.dtype(dtype)
-        return np.frombuffer(self.read(phys, kind.itemsize * count), kind)
 
     @contextmanager
     def edited(self, data: bytes) -> Iterator[None]:
@@ -80,6 +63,31 @@ class Damaged:
         if how < 50:
             return old & ~0xFFFFFFFF | value & 0xFFFFFFFF
         return value
+
+
+class Damaged(Words):
+    """The memory of an image, to be changed: a ``PhysicalMemory``."""
+
+    def __init__(self, image: Image) -> None:
+        self.ranges: Ranges = Ranges(image.ranges)
+        self.size = image.size
+        data = bytearray(image.size)
+        for start, end in self.ranges:
+            data[start:end] = image.read(start, end - start)
+        self._image = image
+        super().__init__(data)
+
+    def read(self, phys: int, size: int) -> bytes:
+        if not self.ranges.covers(phys, phys + size):
+            return self._image.read(phys, size)  # which says what is wrong
+        return bytes(self.data[phys : phys + size])
+
+    def u64(self, phys: int) -> int:
+        return int.from_bytes(self.read(phys, 8), "little")
+
+    def array(self, phys: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
+        kind = np.dtype(dtype)
+        return np.frombuffer(self.read(phys, kind.itemsize * count), kind)
 
 
 def machine(size: str = "16M") -> Dump:

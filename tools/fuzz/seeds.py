@@ -33,6 +33,7 @@ __all__ = [
     "flattened",
     "kallsyms",
     "kdump",
+    "large_kdump",
     "layout_json",
     "lime",
     "packed",
@@ -43,6 +44,8 @@ __all__ = [
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096
+#: Bytes of a bitmap's piece where there shall be several of a small file's.
+SMALL_PIECE = 4096
 #: Kernel address of the image of :func:`kallsyms`.
 BASE = 0xFFFFFFFF81000000
 
@@ -123,6 +126,17 @@ def kdump() -> list[bytes]:
     found += [make(pages, 64, signature=b"DISKDUMP"), make(pages, 64, split=(2, 6)), make(pages, 64, one_bitmap=True)]
     found += [make(pages, 64, status=8, missing=[5])]
     return [bytes(each) for each in found]
+
+
+@cache
+def large_kdump() -> bytes:
+    """A kdump file of which little is there: pages at the borders of small pieces and of blocks of its bitmaps."""
+    piece, block = 8 * SMALL_PIECE, 8 << 9
+    end = 5 * piece + 100
+    edges = [at + by for at in (block, 3 * block, piece, 2 * piece, 4 * piece) for by in (-2, -1, 0, 1)]
+    zeros = [*range(5 * block - 3, 5 * block + 130), *range(2 * piece + block, 2 * piece + 3 * block), end - 1]
+    pages = {pfn: bytes(PAGE) for pfn in zeros} | {pfn: pfn.to_bytes(8, "little") * 512 for pfn in edges}
+    return bytes(makers().make_kdump(pages, end, vmcoreinfo=INFO, notes=some_notes()))
 
 
 def flattened() -> list[bytes]:

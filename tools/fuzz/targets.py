@@ -9,25 +9,34 @@ import functools
 import shutil
 import struct
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 from kernelmm.study import script
 from physmem import paging
-from physmem.dump import Dump
+from physmem.dump import Dump, open_dump
 from physmem.e820 import MemoryMap
 from physmem.errors import PhysmemError
-from physmem.image import Image, VmcoreInfo, notes, open_image, vmcoreinfo
+from physmem.image import Image, VmcoreInfo, bitmap, notes, open_image, vmcoreinfo
 from physmem.image.base import Extent, MappedImage
+from physmem.image.bitmap import PageBitmap
+from physmem.image.kdump import Kdump
 from physmem.image.source import Source
 from physmem.inspect.buddyinfo import buddyinfo
 from physmem.inspect.check import check
+from physmem.inspect.kpage import KPages
 from physmem.inspect.page import inspect_page
+from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.pagetypeinfo import pagetypeinfo
+from physmem.inspect.pagetypes import Histogram
+from physmem.inspect.rows import ByNumpy
+from physmem.inspect.states import survey
 from physmem.inspect.what import locate, parse_what
 from physmem.inspect.zones import populated_zones
 from physmem.kallsyms import KernelSymbols, Tables, read_kallsyms
@@ -42,7 +51,7 @@ from physmem.structs.layout import Layout
 from physmem.symbols import Symbols
 from physmem.vmlinux import Vmlinux
 from tools.fuzz import seeds
-from tools.fuzz.damage import EDIT, Damaged, machine
+from tools.fuzz.damage import EDIT, Damaged, Words, machine
 
 __all__ = ["TARGETS", "Target", "attempt"]
 
@@ -59,6 +68,7 @@ class Target:
     :ivar seeds: valid inputs
     :ivar room: the most bytes of an input
     :ivar edit: bytes of one mutation, where an input is a list of them; 0 where the input is the file itself
+    :ivar inputs: after how many inputs the fuzzer starts anew
     """
 
     name: str
@@ -66,6 +76,7 @@ class Target:
     seeds: Callable[[], Sequence[bytes]]
     room: int
     edit: int = 0
+    inputs: int = 50_000
 
 
 def attempt(function: Callable[[bytes], None], data: bytes) -> None:
@@ -261,6 +272,51 @@ def _memory_map(data: bytes) -> None:
     assert MemoryMap.from_text(found.text(), "again") == found
 
 
+def _bitmap() -> Callable[[bytes], None]:
+    """A kdump file whose bitmaps have several pieces, read when they are asked for: against all their bits.
+
+    Pieces are smaller than they are, so that several are soon looked through.
+    """
+    path, file = _scratch(), Words(bytearray(seeds.large_kdump()))
+
+    def run(data: bytes) -> None:
+        path.unlink(missing_ok=True)
+        with file.edited(data):
+            path.write_bytes(file.data)
+        with mock.patch.object(bitmap, "_PIECE", seeds.SMALL_PIECE), open_image(path) as image:
+            _look(image)
+            assert isinstance(image, Kdump)
+            for bits in (image._described, image._present):
+                _ask_bitmap(
+                    bits, [value for _, _, value in EDIT.iter_unpack(data[: len(data) // EDIT.size * EDIT.size])]
+                )
+
+    return run
+
+
+def _ask_bitmap(asked: PageBitmap, numbers: Sequence[int]) -> None:
+    """What a bitmap answers, against all of its bits; some of the questions are about these numbers."""
+    count, step = 8 * asked._size, seeds.SMALL_PIECE
+    data = b"".join(asked._bits[at : at + step] for at in range(0, asked._size, step))
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    if asked._last:
+        bits[count - 8 + asked._last :] = 0
+    below = np.append(0, np.cumsum(bits, dtype=np.int64))
+    assert asked.total == below[-1]
+    assert asked.end == (np.flatnonzero(bits)[-1] + 1 if bits.any() else 0)
+    edges = np.flatnonzero(np.diff(bits, prepend=0, append=0)).reshape(-1, 2)
+    for number in {0, 7, step * 8 - 1, step * 8, asked.end, count, *(each % (count + 9) for each in numbers[:8])}:
+        inside = number < count
+        assert (number in asked) == (inside and bool(bits[number]))
+        assert asked.rank(number) == below[min(number, count)]
+        end = number + (numbers[0] if numbers else 0) % 30_000
+        missing = np.flatnonzero(bits[number:end] == 0)
+        lowest = number + int(missing[0]) if len(missing) else max(number, count)
+        assert asked.first_missing(number, end) == (lowest if lowest < end else None)
+        cut = edges[(edges[:, 1] > number) & (edges[:, 0] < end)].clip(number, end) if end > number else edges[:0]
+        assert asked.runs(number, end).tolist() == cut.tolist()
+
+
 # -- whole machines --------------------------------------------------------------
 
 
@@ -284,6 +340,38 @@ def _inspect(make: Callable[[], Dump]) -> Callable[[], Callable[[bytes], None]]:
         return run
 
     return once
+
+
+def _kpages() -> Callable[[bytes], None]:
+    """kpageflags, kpagecount and states of machines of several kernels, by either way of sorting pages."""
+    names = ("deb510-512m", "deb61-256m", "deb612-256m", "deb618-512m-2node")
+    dumps = [open_dump(_ORACLE / "vmcores" / name / "image.vmcore.xz") for name in names] + [machine()]
+    memories = [Damaged(dump.image) for dump in dumps]
+
+    def run(data: bytes) -> None:
+        which = sum(data[:4]) % len(dumps)
+        with memories[which].edited(data):
+            seen = dumps[which].over(memories[which])
+            for look in (_both_ways, lambda dump: deque(survey(dump), 0)):
+                with contextlib.suppress(PhysmemError):
+                    look(seen)
+
+    return run
+
+
+def _both_ways(dump: Dump) -> None:
+    """All of both files, compiled and not."""
+    form = PageFormat(dump.layout)
+    plain = iter(KPages(dump, ByNumpy(dump, form)))
+    found = Histogram()
+    for piece in KPages(dump):
+        found.add(piece)
+        other = next(plain)
+        assert piece.start == other.start
+        assert (piece.flags == other.flags).all()
+        assert (piece.counts == other.counts).all()
+    assert next(plain, None) is None
+    assert found.text()
 
 
 def _modern() -> Callable[[bytes], None]:
@@ -352,7 +440,9 @@ TARGETS = {
         Target("paging", lambda: _paging, seeds.tables, 24 << 10),
         Target("page-script", lambda: _script, _texts(*_SCRIPTS), 4 << 10),
         Target("memory-map", lambda: _memory_map, lambda: [_E820], 4 << 10),
-        Target("free-lists", _inspect(machine), _random_edits, 32 * EDIT.size, EDIT.size),
-        Target("dump", _modern, _random_edits, 64 * EDIT.size, EDIT.size),
+        Target("kdump-bitmap", _bitmap, _random_edits, 32 * EDIT.size, EDIT.size, 5000),
+        Target("free-lists", _inspect(machine), _random_edits, 32 * EDIT.size, EDIT.size, 3000),
+        Target("dump", _modern, _random_edits, 64 * EDIT.size, EDIT.size, 3000),
+        Target("kpages", _kpages, _random_edits, 64 * EDIT.size, EDIT.size, 3000),
     )
 }
