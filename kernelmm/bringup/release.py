@@ -15,6 +15,7 @@ from kernelmm.bringup.deferred import BLOCK, DeferredRam
 from kernelmm.bringup.kernel import Kernel
 from kernelmm.bringup.memblock import Memblock
 from kernelmm.bringup.memmap import write_out
+from kernelmm.bringup.printk import printk
 from kernelmm.bringup.rounding import div_round_up, round_down, round_up
 from kernelmm.core import entry, mmzone, page, vmstat
 from kernelmm.core.free import __free_pages as free_pages
@@ -22,6 +23,7 @@ from physmem import abi, address, list_head
 from physmem.errors import UsageError
 
 __all__ = [
+    "cma_activate_area",
     "dma_contiguous_reserve",
     "free_all_bootmem",
     "free_pages_bootmem",
@@ -151,21 +153,38 @@ def dma_contiguous_reserve(kernel: Kernel, memblock: Memblock, size: int) -> Non
 
 
 def init_cma_reserved_areas(kernel: Kernel) -> None:
-    """``cma_init_reserved_areas``: free each area's pageblocks, as MIGRATE_CMA."""
+    """``cma_init_reserved_areas``: all areas, up to the first that cannot be."""
     for i in range(kernel.var("cma_area_count")):
-        area = kernel.symbols["cma_areas"] + i * kernel.layout.sizeof("cma")
-        base, count = kernel.get(area, "cma.base_pfn"), kernel.get(area, "cma.count")
-        # The bitmap is a slab's in Linux; here it has pages of its own.
-        pages = div_round_up(count, 8 * PAGE_SIZE)
-        bitmap = entry.__get_free_pages(kernel.mm, gfp.GFP_KERNEL | gfp.__GFP_ZERO, (pages - 1).bit_length())
-        kernel.set(area, "cma.bitmap", bitmap)
-        zones = {_zone(kernel, pfn) for pfn in (base, base + count - 1)}
-        if len(zones) > 1:
-            raise UsageError(f"cma: the area at pfn {base} of {count} pages is not in one zone")
-        for pfn in range(base, base + count, abi.PAGEBLOCK_NR_PAGES):
-            init_cma_reserved_pageblock(kernel, pfn)
-        kernel.set(area, "cma.lock.count", 1)
-        kernel.init_list_head(kernel.at(area, "cma.lock.wait_list"))
+        if not cma_activate_area(kernel, kernel.symbols["cma_areas"] + i * kernel.layout.sizeof("cma")):
+            # What Linux says from 5.10 on; 4.0 says nothing.
+            printk(kernel, "cma: CMA area reserved could not be activated")
+            return
+
+
+def cma_activate_area(kernel: Kernel, area: int) -> bool:
+    """``cma_activate_area``: free an area's pageblocks, as MIGRATE_CMA; False if it is not in one zone, or there is no
+    page for its bitmap.
+
+    If it is not in one zone, the pageblocks before the border of the zone are free by now, for movable pages, but nobody can allocate from
+    the area; the others stay reserved for ever.
+    """
+    base, count = kernel.get(area, "cma.base_pfn"), kernel.get(area, "cma.count")
+    # The bitmap is a slab's in Linux; here it has pages of its own.
+    order = (div_round_up(count, 8 * PAGE_SIZE) - 1).bit_length()
+    bitmap = entry.__get_free_pages(kernel.mm, gfp.GFP_KERNEL | gfp.__GFP_ZERO, order)
+    kernel.set(area, "cma.bitmap", bitmap)
+    if not bitmap:
+        return False
+    zone = _zone(kernel, base)
+    for pfn in range(base, base + count, abi.PAGEBLOCK_NR_PAGES):
+        if {_zone(kernel, pfn), _zone(kernel, pfn + abi.PAGEBLOCK_NR_PAGES - 1)} != {zone}:
+            free_pages(kernel.mm, address.virt_to_page(kernel.mm, bitmap), order)
+            kernel.set(area, "cma.count", 0)
+            return False
+        init_cma_reserved_pageblock(kernel, pfn)
+    kernel.set(area, "cma.lock.count", 1)
+    kernel.init_list_head(kernel.at(area, "cma.lock.wait_list"))
+    return True
 
 
 def init_cma_reserved_pageblock(kernel: Kernel, pfn: int) -> None:
