@@ -154,10 +154,24 @@ def _check(config: BootConfig) -> None:
 
 
 def _check_nodes(config: BootConfig) -> None:
+    online = online_nodes(config.memory)
     for nid, node in enumerate(config.memory.nodes):
         size = (config.memory.usable & node).total()
-        if len(config.memory.nodes) > 1 and size < _NODE_MIN_SIZE:
+        if size and nid not in online:
+            # Linux 4.0 would free it to a zone that it is not in.
             raise UsageError(f"node {nid} has {size:#x} bytes of memory: a node has at least {_NODE_MIN_SIZE:#x}")
+
+
+def online_nodes(memory: MemoryMap) -> list[int]:
+    """The nodes that ``numa_register_memblks`` brings up: whose addresses, as far as memory goes, are not too few.
+
+    Whether there is memory at these addresses does not matter.
+    """
+    if len(memory.nodes) == 1:
+        return [0]
+    below = Ranges([(0, round_down(memory.end, PAGE_SIZE))])
+    spans = ((nid, node & below) for nid, node in enumerate(memory.nodes))
+    return [nid for nid, near in spans if near and near.end - min(near)[0] >= _NODE_MIN_SIZE]
 
 
 def whole_frames(memory: MemoryMap) -> Ranges:
@@ -204,10 +218,12 @@ def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: Li
 def initmem_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
     """``initmem_init``: which memory is whose node's; a ``struct pglist_data`` for each node, and the distances."""
     nodes = config.memory.nodes
+    online = online_nodes(config.memory)
     for nid, node in enumerate(nodes):
         for start, end in node:
             memblock.set_node(start, end, nid)
         kernel.node_set_state(nid, N_POSSIBLE)
+    for nid in online:
         kernel.node_set_state(nid, N_ONLINE)
     if not kernel.numa:
         return
@@ -217,10 +233,10 @@ def initmem_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None
     kernel.set_var("numa_distance", kernel.va(at))
     kernel.set_var("numa_distance_cnt", len(nodes))
     size = round_up(kernel.layout.sizeof("pglist_data"), PAGE_SIZE)
-    for nid in range(len(nodes)):
+    for nid in online:
         pgdat = memblock.alloc(size, nid=nid, what=f"node {nid}")
         kernel.set_var("node_data", kernel.va(pgdat), nid)
-    kernel.set_var("nr_online_nodes", len(nodes))
+    kernel.set_var("nr_online_nodes", len(online))
 
 
 def paging_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
@@ -243,7 +259,8 @@ def paging_init(kernel: Kernel, memblock: Memblock, config: BootConfig) -> None:
 def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig, image: LinkMap) -> Dump:
     """``start_kernel``, from ``setup_per_cpu_areas`` on."""
     # As the kernel does with CPUs of which the firmware tells no node: they take turns.
-    node_of = [cpu % len(config.memory.nodes) for cpu in range(config.cpus)]
+    nodes = kernel.nodes()
+    node_of = [nodes[cpu % len(nodes)] for cpu in range(config.cpus)]
     set_cpus(kernel, config.cpus, ("possible", "present"))
     set_cpus(kernel, 1, ("online",))
     pagesets.setup_per_cpu_areas(kernel, memblock, node_of)

@@ -103,7 +103,8 @@ class MemoryMap:
     """A machine's physical address space as its firmware describes it.
 
     :ivar regions: sorted and disjoint; what no region covers is no memory
-    :ivar nodes: the addresses near each NUMA node, by node id, holes included; together they hold all RAM
+    :ivar nodes: the addresses near each NUMA node, by node id, holes included; together they hold all RAM, of which
+        a node may have none
     :ivar distances: ``distances[i][j]`` is how far node j's memory is for node i; 10 is local
     :raises UsageError: the map contradicts itself, or no machine can be like that
     """
@@ -218,17 +219,16 @@ class MemoryMap:
         return self.usable.end
 
     def limited(self, limit: int) -> MemoryMap:
-        """As the kernel sees it with ``mem=limit``: without RAM at and above that physical address."""
+        """As the kernel sees it with ``mem=limit``: without RAM at and above that physical address.
+
+        Nodes keep their numbers, those too that have no memory left.
+        """
         kept = [
             replace(region, end=min(region.end, limit)) if region.kind is Kind.RAM else region
             for region in self.regions
             if region.kind is not Kind.RAM or region.start < limit
         ]
-        populated = [node for node in self.nodes if _usable(kept) & node]
-        if len(populated) < len(self.nodes) and populated != list(self.nodes[: len(populated)]):
-            raise UsageError(f"a limit of {limit:#x} leaves a node without memory between nodes that have some")
-        n = len(populated)
-        return MemoryMap(tuple(kept), tuple(populated), tuple(row[:n] for row in self.distances[:n]))
+        return MemoryMap(tuple(kept), self.nodes, self.distances)
 
     def marked(self, start: int, end: int, kind: Kind) -> MemoryMap:
         """The same map, in which physical [start, end) is of this kind, whatever it was (the kernel's ``memmap=``).
@@ -295,8 +295,6 @@ def _check_nodes(usable: Ranges, nodes: Sequence[Ranges]) -> None:
     for nid, node in enumerate(nodes):
         if both := seen & node:
             raise UsageError(f"node {nid} overlaps another node: {both}")
-        if not usable & node:
-            raise UsageError(f"node {nid} has no usable memory")
         seen |= node
     if lost := usable - seen:
         raise UsageError(f"usable memory that belongs to no node: {lost}")

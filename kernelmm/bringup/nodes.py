@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from kernelmm.bringup.kernel import N_MEMORY, N_ONLINE, N_POSSIBLE, Kernel
 from kernelmm.bringup.memblock import Memblock
+from kernelmm.bringup.printk import printk
 from physmem.ranges import Ranges
 
 __all__ = [
@@ -25,9 +26,12 @@ def get_pfn_range_for_nid(memblock: Memblock, nid: int) -> tuple[int, int]:
     return min((r[0] for r in ranges), default=0), max((r[1] for r in ranges), default=0)
 
 
-def find_min_pfn_for_node(memblock: Memblock, nid: int) -> int:
-    """``find_min_pfn_for_node``: the first PFN of a node's memory."""
-    return get_pfn_range_for_nid(memblock, nid)[0]
+def find_min_pfn_for_node(kernel: Kernel, memblock: Memblock, nid: int) -> int:
+    """``find_min_pfn_for_node``: the first PFN of a node's memory; 0, and a warning, if it has none."""
+    start, end = get_pfn_range_for_nid(memblock, nid)
+    if start == end:
+        printk(kernel, f"Could not find start_pfn for node {nid}")
+    return start
 
 
 def find_min_pfn_with_active_regions(memblock: Memblock) -> int:

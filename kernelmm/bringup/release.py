@@ -165,8 +165,8 @@ def cma_activate_area(kernel: Kernel, area: int) -> bool:
     """``cma_activate_area``: free an area's pageblocks, as MIGRATE_CMA; False if it is not in one zone, or there is no
     page for its bitmap.
 
-    If it is not in one zone, the pageblocks before the border of the zone are free by now, for movable pages, but nobody can allocate from
-    the area; the others stay reserved for ever.
+    If it is not in one zone, the pageblocks before the border of the zone are free by now, for movable pages, but
+    nobody can allocate from the area; the others stay reserved for ever.
     """
     base, count = kernel.get(area, "cma.base_pfn"), kernel.get(area, "cma.count")
     # The bitmap is a slab's in Linux; here it has pages of its own.

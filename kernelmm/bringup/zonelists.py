@@ -55,8 +55,12 @@ def build_all_zonelists_init(kernel: Kernel) -> None:
     setup_boot_pagesets(kernel)
 
 
-def nr_free_zone_pages(kernel: Kernel, high_zoneidx: int, nid: int = 0) -> int:
-    """``nr_free_zone_pages``: pages above the high watermarks of the zones, up to a type, that a node may use."""
+def nr_free_zone_pages(kernel: Kernel, high_zoneidx: int) -> int:
+    """``nr_free_zone_pages``: pages above the high watermarks of all zones up to a type, which are on any node's list.
+
+    It is that of the first CPU's node: node 0 may be missing.
+    """
+    nid = kernel.var("numa_node", cpu=0) if kernel.numa else 0
     zones = [zone for zone, idx in zonelist(kernel, nid, 0) if idx <= high_zoneidx]
     free = (kernel.get(zone, "zone.managed_pages") - kernel.get(zone, "zone.watermark", WMARK_HIGH) for zone in zones)
     return sum(pages for pages in free if pages > 0)

@@ -87,7 +87,7 @@ def free_area_init_nodes(
     print_ranges(kernel, memblock, sorted(max_zone_pfn))
     setup_nr_node_ids(kernel)
     for nid in kernel.nodes(N_ONLINE):
-        free_area_init_node(kernel, memblock, nid, find_min_pfn_for_node(memblock, nid), init_memmap)
+        free_area_init_node(kernel, memblock, nid, find_min_pfn_for_node(kernel, memblock, nid), init_memmap)
         check_for_memory(kernel, nid)
 
 
@@ -178,7 +178,8 @@ def free_area_init_node(
     kernel.set(pgdat, "pglist_data.node_id", nid)
     kernel.set(pgdat, "pglist_data.node_start_pfn", node_start_pfn)
     start, end = get_pfn_range_for_nid(memblock, nid)
-    printk(kernel, f"Initmem setup node {nid} [mem {start * PAGE_SIZE:#018x}-{end * PAGE_SIZE - 1:#018x}]")
+    last = end * PAGE_SIZE - 1 & (1 << 64) - 1
+    printk(kernel, f"Initmem setup node {nid} [mem {start * PAGE_SIZE:#018x}-{last:#018x}]")
     sizes = calculate_node_totalpages(kernel, memblock, nid, start, end)
     alloc_node_mem_map(kernel, memblock, nid)
     free_area_init_core(kernel, memblock, nid, sizes, init_memmap)

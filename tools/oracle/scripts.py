@@ -439,6 +439,8 @@ _HOLES = Guest(nodes=(64, 128), cpus=2, below=128, append="memmap=6M$40M memmap=
 #: The area is from PFN 0x6c00 on: the kernel's log says so.
 _CMA = Guest(append="cma=16M")
 _SMALL = Guest(nodes=(48,))
+#: Node 1, where CPU 1 is, has addresses and no memory.
+_MEMORYLESS = Guest(nodes=(64, 64, 64), cpus=2, append="memmap=64M$64M")
 #: For a kernel with CONFIG_KMEMCHECK=y, of which it is the least memory to boot with.
 _KMEMCHECK = Guest(nodes=(64,), append="kmemcheck=1")
 
@@ -457,6 +459,7 @@ RECIPES: dict[str, Recipe] = {
     "nodes_exhaust": Recipe(5000, exhaust(nodes=2, cpus=2, orders=(0, 1, 2, 4, 6)), Guest(nodes=(48, 64), cpus=2)),
     "holes": Recipe(8000, mix(nodes=2, cpus=2, keep=2000), _HOLES),
     "holes_exhaust": Recipe(40000, exhaust(nodes=2, cpus=2, orders=(0, 0, 1)), _HOLES),
+    "memoryless": Recipe(4000, mix(nodes=3, cpus=2, keep=500), _MEMORYLESS),
     "interrupts": Recipe(1500, mix(wait=True)),
     "everything": Recipe(8000, everything()),
     "everything_nodes": Recipe(8000, everything(nodes=2, cpus=2), _NODES),

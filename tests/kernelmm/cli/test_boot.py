@@ -406,7 +406,6 @@ def test_what_cannot_be(arguments: list[str], message: str, tmp_path: Path) -> N
         ("0x0-0x3ffffff usable\nnode 0: 0x0-0x1ffffff\n", "belongs to no node"),
         ("0x0-0x3ffffff usable\nnode 1: 0x0-0x3ffffff\n", "node 0 is missing"),
         ("", "no usable memory"),
-        ("0x0-0x3ffffff usable\nnode 0: 0x0-0x3ffffff\nnode 1: 0x4000000-0x4ffffff\n", "node 1 has no usable memory"),
     ],
 )
 def test_maps_that_cannot_be(text: str, message: str, tmp_path: Path) -> None:
