@@ -49,6 +49,8 @@ def figure(chart: Chart) -> Figure:
         from matplotlib.patches import Patch
     except ImportError:
         raise UnsupportedError("a picture as PNG or SVG needs matplotlib: pip install 'physmem[plot]'") from None
+    from physmem.inspect.map.raster import Raster
+
     across = _across(chart)
     images = [tiles(zone.kinds, across) for zone in chart.zones]
     inner = _WIDTH - 2 * _EDGE
@@ -71,7 +73,7 @@ def figure(chart: Chart) -> Figure:
         fig.text(1 - _EDGE / _WIDTH, baseline, span, fontsize=9, ha="right", color="#555555")
         top -= _HEADING + inches
         axes = fig.add_axes((_EDGE / _WIDTH, top / height, inner / _WIDTH, inches / height))
-        axes.imshow(palette[image], interpolation="nearest", aspect="auto")
+        axes.add_image(Raster(axes, palette[image]))
         _grid(axes, image)
     handles = [Patch(facecolor=kind.colour, label=f"{kind.name}: {count:,}") for kind, count in present]
     fig.legend(handles=handles, loc="lower left", ncols=_COLUMNS, frameon=False, fontsize=8.5, bbox_to_anchor=(0.01, 0))

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +109,43 @@ def test_the_files(tmp_path: Path) -> None:
     assert ET.parse(tmp_path / "a.svg").getroot().tag == "{http://www.w3.org/2000/svg}svg"
     text = (tmp_path / "a.html").read_text()
     assert "http" not in text.replace("http-equiv", "")
+
+
+def test_every_cell_has_its_colour() -> None:
+    pytest.importorskip("matplotlib")
+    from matplotlib.image import imread
+
+    from physmem.inspect.map import figure
+
+    with open_dump(DATA / "vmcores" / "deb61-1g-2node" / "image.vmcore.xz") as dump:
+        chart = cells.chart(dump)
+    pixels = imread(BytesIO(figure.picture(chart, "png")))
+    axes = figure.figure(chart).axes
+    across = axes[-1].images[0].get_size()[1] // cells.TILE
+    for zone, drawn in zip(chart.zones, axes, strict=True):
+        kinds = cells.tiles(zone.kinds, across)
+        # Not those at the edges of tiles, which a white line may cover.
+        rows, columns = np.nonzero(kinds != NOTHING)
+        inside = (rows % cells.TILE % (cells.TILE - 1) > 0) & (columns % cells.TILE % (cells.TILE - 1) > 0)
+        rows, columns = rows[inside], columns[inside]
+        assert len(rows)
+        x, y = drawn.transData.transform(np.stack([columns, rows], 1)).T.astype(int)
+        expected = np.array([[int(kind.colour[i : i + 2], 16) for i in (1, 3, 5)] for kind in KINDS])
+        seen = np.round(pixels[pixels.shape[0] - 1 - y, x, :3] * 255)
+        assert (seen == expected[kinds[rows, columns]]).all()
+
+
+def test_a_picture_of_many_cells_takes_little_memory(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    program = (
+        "import sys; from physmem.cli import main; main(sys.argv[1:], standalone_mode=False);"
+        "status = open('/proc/self/status').read().split();"
+        "print(status[status.index('VmHWM:') + 1], file=sys.stderr)"
+    )
+    image = DATA / "vmcores" / "deb61-1g-2node" / "image.vmcore.xz"
+    words = [sys.executable, "-c", program, "map", str(image), "-o", str(tmp_path / "a.png")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
+    assert int(done.stderr.split()[-1]) >> 10 < 150
 
 
 def test_an_unknown_ending_writes_nothing(tmp_path: Path) -> None:
