@@ -97,20 +97,31 @@ class Linear(PageMap):
     """
 
     def __init__(self, base: int, size: int, end_pfn: int, start_pfn: int = 0) -> None:
-        self._base = np.uint64(base & (1 << 64) - 1)
-        self._size = np.uint64(size)
-        self._start, self._end = np.uint64(start_pfn), np.uint64(end_pfn)
+        self._base, self._size = base & (1 << 64) - 1, size
+        self._start, self._end = start_pfn, end_pfn
+
+    def places(self) -> tuple[int, int, int, int]:
+        """Kernel address of the ``struct page`` of PFN 0, bytes of one, one past the last PFN, and the first."""
+        return self._base, self._size, self._end, self._start
 
     def pages(self, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        found: npt.NDArray[np.uint64] = pfns.astype(np.uint64) * self._size + self._base
+        found: npt.NDArray[np.uint64] = pfns.astype(np.uint64) * np.uint64(self._size) + np.uint64(self._base)
         return found
 
     def pfns(self, pages: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
         # Modulo 2^64, so that what lies below the page array is far above its end.
-        offset = pages - self._base
-        pfns = offset // self._size
-        is_page = (offset % self._size == 0) & (pfns >= self._start) & (pfns < self._end)
+        offset = pages - np.uint64(self._base)
+        pfns = offset // np.uint64(self._size)
+        is_page = offset % np.uint64(self._size) == 0
+        is_page &= (pfns >= np.uint64(self._start)) & (pfns < np.uint64(self._end))
         return np.where(is_page, pfns.astype(np.int64), -1)
+
+    def page(self, pfn: int) -> int:
+        return self._base + pfn * self._size & (1 << 64) - 1
+
+    def pfn(self, page: int) -> int:
+        pfn, rest = divmod(page - self._base & (1 << 64) - 1, self._size)
+        return pfn if rest == 0 and self._start <= pfn < self._end else -1
 
 
 class Sectioned(PageMap):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     from physmem.later import np
 
-__all__ = ["ENTRY_FLAGS", "PTE_ADDRESS", "Step", "Walk", "chunks", "is_canonical", "steps", "walk"]
+__all__ = ["ENTRY_FLAGS", "PTE_ADDRESS", "Step", "Walk", "chunks", "is_canonical", "runs", "steps", "walk"]
 
 PRESENT = 1 << 0
 LARGE = 1 << 7
@@ -183,6 +183,70 @@ def chunks(
     for index, entries in small.items():
         pieces[index * 512 : index * 512 + 512] = entries
     return pieces, 12
+
+
+def runs(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4) -> Iterator[tuple[int, int, int]]:
+    """What of the virtual range [start, end) is mapped to contiguous memory: (start, end, physical address), ascending.
+
+    What is not mapped, or its table absent, is left out.
+
+    :param start: a multiple of 2 MiB; so far ``end`` is rounded up
+    """
+    begin = upto = at = 0
+    for va, size, phys in _mapped(memory, pgd, start, end, levels):
+        if upto != va or at + upto - begin != phys:
+            if begin < upto:
+                yield begin, upto, at
+            begin, at = va, phys
+        upto = va + size
+    if begin < upto:
+        yield begin, upto, at
+
+
+def _mapped(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int) -> Iterator[tuple[int, int, int]]:
+    """The pages that map a range, or the parts of them that do: address, bytes, physical address."""
+    count = -(-(end - start) // (1 << 21))
+    position = 0
+    while position < count:
+        va = start + (position << 21)
+        first = va >> 21 & 511
+        here = min(512 - first, count - position)
+        entry, table = _pmd_table(memory, pgd, va, levels)
+        if entry:
+            yield va, here << 21, (entry & PTE_ADDRESS & -(1 << 30)) + (first << 21)
+        for number, value in enumerate(table[first : first + here]):
+            if value & PRESENT:
+                at = va + (number << 21)
+                if value & LARGE:
+                    yield at, 1 << 21, value & PTE_ADDRESS & -(1 << 21)
+                else:
+                    small = enumerate(_words(memory, value & PTE_ADDRESS))
+                    yield from ((at + (i << 12), 1 << 12, each & PTE_ADDRESS) for i, each in small if each & PRESENT)
+        position += here
+
+
+def _pmd_table(memory: PhysicalMemory, pgd: int, va: int, levels: int) -> tuple[int, memoryview]:
+    """The entry of 1 GiB that maps ``va``, or 0 and the PMD table for it; neither if there is none."""
+    table = pgd
+    for level, shift in _LEVELS[levels][:-2]:
+        try:
+            entry = memory.u64(table + 8 * (va >> shift & 511))
+        except AbsentError:
+            return 0, memoryview(b"")
+        if not entry & PRESENT:
+            return 0, memoryview(b"")
+        if level == "PUD" and entry & LARGE:
+            return entry, memoryview(b"")
+        table = entry & PTE_ADDRESS
+    return 0, _words(memory, table)
+
+
+def _words(memory: PhysicalMemory, table: int) -> memoryview:
+    """The entries of a table; none if it is absent."""
+    try:
+        return memoryview(memory.read(table, 4096)).cast("Q")
+    except (AbsentError, AddressError):
+        return memoryview(b"")
 
 
 def _pmd_entries(memory: PhysicalMemory, pgd: int, va: int, levels: int) -> tuple[npt.NDArray[np.uint64], int]:

@@ -65,9 +65,9 @@ def command(
         for piece in pages:
             found.add(piece)
             if flags_file is not None:
-                flags_file.write(piece.flags.tobytes())
+                flags_file.write(piece.flag_words.tobytes())
             if count_file is not None:
-                count_file.write(piece.counts.tobytes())
+                count_file.write(piece.count_words.tobytes())
         if pages.end < pages.claimed:
             warn(f"the nodes reach up to pfn {pages.claimed:#x}, the page array to {pages.end:#x}: no more is told")
         if pages.absent:

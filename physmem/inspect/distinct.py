@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["distinct"]
 
-Kind = TypeVar("Kind", bound=np.generic)
+Kind = TypeVar("Kind", bound="np.generic")
 
 
 def distinct(values: npt.NDArray[Kind]) -> npt.NDArray[Kind]:

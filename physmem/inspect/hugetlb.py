@@ -7,13 +7,16 @@ The mark has moved: the address of what frees the page, in its second page (unti
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from physmem.dump import Dump
 from physmem.inspect.pageformat import PageFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["HugetlbFormat"]
 
@@ -45,6 +48,16 @@ class HugetlbFormat:
         else:
             constants = layout.enums.get("compound_dtor_id", {})
             self._value = constants.get("HUGETLB_PAGE_DTOR", dump.layout.constants.get("HUGETLB_PAGE_DTOR", 0))
+
+    def mark(self) -> tuple[bool, int, int, int]:
+        """Whether the mark is in the first page; its offset in that or in the second, and which bits have which value.
+
+        The mask is 0 if the kernel has no such pages.
+        """
+        if self._by_type:
+            mask, value = self._format.types["hugetlb"]
+            return True, self._format.layout.offsetof("page", self._format.mapcount), mask, value
+        return False, self._offset, self._mask if self._value else 0, self._value
 
     def are(self, heads: npt.NDArray[Any], second: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """Which of some heads (with the field ``mapcount``) they are, given the bytes of their second pages."""

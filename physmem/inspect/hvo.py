@@ -8,14 +8,19 @@ address lead to the head (``compound_info``), one that serves all hugepages of a
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from physmem.dump import Dump
 from physmem.errors import CorruptionError
 from physmem.inspect.hugetlb import HugetlbFormat
 from physmem.inspect.pageformat import PageFormat
 from physmem.memory import UNMAPPED
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["shared_chunks"]
 

@@ -19,38 +19,46 @@ sorted into kinds (:mod:`physmem.inspect.rows`), the rules are applied to kinds 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from physmem import paging
 from physmem.dump import Dump
 from physmem.errors import PhysmemError
 from physmem.inspect.kpage_rules import Rules
 from physmem.inspect.kpf import KPF
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.rows import Rows, rows
+from physmem.inspect.rows import Rows, anonymous, rows
 from physmem.inspect.sections import online_sections
-from physmem.memory_model import MemoryModel
 from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["PIECE", "KPages", "Piece"]
 
 #: Pages at a time: a multiple of the largest free block.
 PIECE = 1 << 17
 
-_U64 = np.uint64
-_U64s = npt.NDArray[np.uint64]
-
 
 class Piece(NamedTuple):
-    """Some page frames in a row: the first PFN, and what both files have of each."""
+    """Some page frames in a row: the first PFN, and what both files have of each, a word of 8 bytes each."""
 
     start: int
-    flags: npt.NDArray[np.uint64]
-    counts: npt.NDArray[np.uint64]
+    flag_words: memoryview
+    count_words: memoryview
+
+    @property
+    def flags(self) -> npt.NDArray[np.uint64]:
+        """What kpageflags has."""
+        return np.frombuffer(self.flag_words, np.uint64)
+
+    @property
+    def counts(self) -> npt.NDArray[np.uint64]:
+        """What kpagecount has."""
+        return np.frombuffer(self.count_words, np.uint64)
 
 
 class KPages:
@@ -67,12 +75,11 @@ class KPages:
     def __init__(self, dump: Dump, by: Rows | None = None, *, reuse: bool = False) -> None:
         form = PageFormat(dump.layout)
         self.end = _end(dump)
-        chunks = dump.memmap if self.end <= dump.max_pfn else _chunks(dump, self.end)
-        self.array = PageArray(dump, self.end, chunks)
+        self.array = PageArray(dump, self.end)
         self.claimed, self.end = self.end, min(self.end, _whole(dump, self.array.mapped.end))
         self._there = _there(dump, self.end).intersection(self.array.mapped)
         self.absent = self._there.difference(self.array.present)
-        self._nopage = _U64(KPF.NOPAGE if dump.release < (6, 16) else 0)
+        self._nopage = int(KPF.NOPAGE) if dump.release < (6, 16) else 0
         self._rules = Rules(dump, form, self.array)
         self._reuse = reuse
         self._rows = rows(dump, form, min(PIECE, max(self.end, 1))) if by is None else by
@@ -80,23 +87,23 @@ class KPages:
     def __iter__(self) -> Iterator[Piece]:
         """All page frames, in ascending pieces."""
         known = self._there.intersection(self.array.present)
-        room: tuple[_U64s, _U64s] | None = None
+        room: tuple[memoryview, memoryview] | None = None
         for start in range(0, self.end, PIECE):
             count = min(PIECE, self.end - start)
             # Memory that the system gives is slow until it has been touched.
             if room is None or not self._reuse:
-                room = np.empty(count, np.uint64), np.empty(count, np.uint64)
+                room = anonymous(count, "Q"), anonymous(count, "Q")
             flags, counts = (each[:count] for each in room)
             if not known.covers(start, start + count):
-                flags.fill(self._nopage)
-                counts.fill(0)
+                flags.cast("B")[:] = self._nopage.to_bytes(8, "little") * count
+                counts.cast("B")[:] = bytes(8 * count)
                 for first, last in self._there.clip(start, start + count):
-                    flags[first - start : last - start] = 0
+                    flags[first - start : last - start] = memoryview(bytes(8 * (last - first))).cast("Q")
             for first, last in known.clip(start, start + count):
                 where = slice(first - start, last - start)
                 self._rows.tell(self._rules.of(self._rows.sort(self.array, first, last)), flags[where], counts[where])
             if self._rules.zero_page - start in range(count) and self._rules.zero_page in known:
-                flags[self._rules.zero_page - start] |= _U64(KPF.ZERO_PAGE)
+                flags[self._rules.zero_page - start] |= int(KPF.ZERO_PAGE)
             yield Piece(start, flags, counts)
 
 
@@ -110,14 +117,6 @@ def _whole(dump: Dump, end: int) -> int:
     if "mem_section" not in dump.symbols:
         return end
     return -(-end // dump.layout.constant("PAGES_PER_SECTION")) * dump.layout.constant("PAGES_PER_SECTION")
-
-
-def _chunks(dump: Dump, end: int) -> tuple[npt.NDArray[np.uint64], int]:
-    if dump.model is not MemoryModel.SPARSEMEM_VMEMMAP:
-        # A section's array is whole.
-        return dump.memmap
-    size = end * dump.sizeof_page
-    return paging.chunks(dump.tables, dump.pgd, dump.mem_map, dump.mem_map + size, dump.regions.levels)
 
 
 def _there(dump: Dump, end: int) -> Ranges:

@@ -2,271 +2,181 @@
 """What a kernel says of a page in /proc/kpageflags and /proc/kpagecount: the rules of its version, for kinds of pages.
 
 Pages that are alike are told of alike (:mod:`physmem.inspect.rows`): so a rule is applied to each kind of page once,
-to each run of tails that lead to the same head, and to each head of a compound page.
+to each run of tails that lead to the same head, and to each head of a compound page: by :mod:`physmem.inspect.saying`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from array import array
+from collections.abc import Iterable
 
 from physmem.derived import sublevel_of
 from physmem.dump import Dump
-from physmem.errors import PhysmemError
-from physmem.inspect.folios import Folios, Heads
+from physmem.errors import LayoutError, PhysmemError
 from physmem.inspect.hugetlb import HugetlbFormat
-from physmem.inspect.kpf import KPF, CopiedFlags
+from physmem.inspect.kpf import KPF, copied_flags
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.rows import FREE, HEAD, KEY_FLAGS, KEY_MAPPING, KEY_TAIL, TAIL, Found, Said
+from physmem.inspect.rows import Found, Said, fits
+from physmem.inspect.saying import Saying
+from physmem.memory_model import Linear
 
 __all__ = ["Rules"]
 
-_ANON, _KSM = 1, 3
-_U64 = np.uint64
-_ALL = _U64((1 << 64) - 1)
-
-U64s = npt.NDArray[np.uint64]
-Bools = npt.NDArray[np.bool_]
-
-
-class _Folios(NamedTuple):
-    """The compound pages that have a part among some pages.
-
-    :ivar heads: what their heads say
-    :ivar first: the heads' ``struct page``, as a structured array
-    :ivar huge: which are hugetlb's
-    :ivar of_run: of each run of tails, the number of its head
-    :ivar of_head: of each head that is here, its number
-    """
-
-    heads: Heads
-    first: npt.NDArray[Any]
-    huge: Bools
-    of_run: npt.NDArray[np.intp]
-    of_head: npt.NDArray[np.intp]
+_NOWHERE = (1 << 32) - 1
+#: Below every mapcount.
+_NO_LIMIT = -(1 << 62)
 
 
 class Rules:
     """How a kernel fills the files.
 
     :ivar zero_page: the PFN of the page of zeros; -1 if it is not known
+    :raises LayoutError: the fields of a ``struct page`` lie as no compiler puts them
     """
 
-    def __init__(self, dump: Dump, form: PageFormat, array: PageArray) -> None:
-        self.form = form
+    def __init__(self, dump: Dump, form: PageFormat, pages: PageArray) -> None:
+        if not fits(dump, form):
+            raise LayoutError(f"{dump.layout.source}: struct page has fields that are not at multiples of their size")
+        self._pages = pages
+        self._page_map = dump.page_map
+        self._stride = dump.sizeof_page // 8
+        self._form = form
         self._release = dump.release
-        self._folios = Folios(dump, array, form)
-        self._hugetlb = HugetlbFormat(dump, form)
-        layout = dump.layout
-        self._dtype = layout.dtype("page", ["flags", "mapping", form.mapcount])
-        self._flags_at = layout.offsetof("page", "flags")
-        self._by_head = dump.release >= (6, 10)
-        self._copied = CopiedFlags(layout, by_head=self._by_head)
-        self._head = form.mask("PG_head")
-        self._lru = form.mask("PG_lru")
-        self._idle = _U64(form.mask("PG_idle"))
-        self._swap = form.mask("PG_swapbacked"), form.mask("PG_swapcache")
-        self._double = form.mask("PG_double_map")
-        self._rmappable = form.mask("PG_large_rmappable")
-        self._poison = _U64(form.mask("PG_hwpoison"))
-        self._thp = "transparent_hugepage_flags" in dump.symbols
-        self._all_ksm = _all_ksm(dump.release, sublevel_of(dump.info))
-        self._types = [
-            (name, bit)
-            for name, bit in (("table", KPF.PGTABLE), ("offline", KPF.OFFLINE), ("balloon", KPF.OFFLINE))
-            if name in form.types and (name != "table" or dump.release >= (4, 18))
-        ]
+        self._saying = _saying(dump, form)
         self.zero_page = _pfn(dump, "zero_pfn", "zero_page_pfn", struct="empty_zero_page")
-        self._huge_zero = _huge_zero(dump)
-        self._entire = _offset(dump, "_entire_mapcount", "compound_mapcount", "_compound_mapcount", "_total_mapcount")
-        self._large = _offset(dump, "_large_mapcount")
 
     def of(self, found: Found) -> Said:
         """What is said of each kind, run and head; since 4.6, pages in free blocks are KPF_BUDDY too."""
-        form, key = self.form, found.keys
-        words, mapcount = key & _U64(KEY_FLAGS), (key >> _U64(32)).astype(np.uint32).view(np.int32)
-        mapping, is_tail = key >> _U64(KEY_MAPPING) & _U64(_KSM), (key & _U64(KEY_TAIL)) != 0
-        is_head = ((words & _U64(self._head)) != 0) & ~is_tail
-        flags = self._copied(words)
-        flags |= (mapcount >= 0).astype(np.uint64) << _U64(11)
-        flags |= (mapping & _U64(_ANON)) << _U64(12)
-        self._ksm(flags, mapping)
-        if form.slab_type:
-            flags[form.of_type(mapcount, "slab")] |= _U64(KPF.SLAB)
-        else:
-            # What SLUB has in the word is no count of mappings.
-            flags &= ~((flags & _U64(KPF.SLAB)) << _U64(4))
-        if not self._by_head and self._swap[0]:
-            self._swap_cache(flags, words)
-        if self._idle:
-            flags[(words & self._idle) != 0] |= _U64(KPF.IDLE)
-        for name, bit in self._types:
-            flags[form.of_type(mapcount, name)] |= _U64(bit)
-        count, keep = self._counts(flags, mapcount)
-        runs, heads = (np.zeros((len(many), 3), np.uint64) for many in (found.run_begin, found.head_at))
-        runs[:, 2] = heads[:, 2] = _ALL
-        if len(runs) or len(heads):
-            drop = self._compound(found, runs, heads)
-            if self._by_head:
-                flags[is_tail] = self._own_tail(flags[is_tail], words[is_tail])
-            else:
-                flags[is_tail] &= ~_U64(KPF.COMPOUND_HEAD)
-                flags[is_tail] &= ~_U64(drop)
-            flags[is_tail] |= _U64(KPF.COMPOUND_TAIL)
-            flags[is_head] &= ~_U64(drop)
-        buddy = form.of_type(mapcount, "buddy")
-        flags[buddy] |= _U64(KPF.BUDDY)
-        what = is_tail * _U64(TAIL) | is_head * _U64(HEAD) | buddy * _U64(FREE)
-        kinds = np.stack([flags, count, keep, what], 1)
-        return Said(kinds, runs, heads, int(KPF.BUDDY) if self._release >= (4, 6) else 0)
+        runs, heads = len(found.run_begin), len(found.head_at)
+        kinds, of_runs, of_heads = _words(4 * len(found.keys)), _words(3 * runs), _words(3 * heads)
+        self._saying.kinds(found.keys, kinds)
+        if runs or heads:
+            self._compound(found, of_runs, of_heads)
+        return Said(kinds, of_runs, of_heads, int(KPF.BUDDY) if self._release >= (4, 6) else 0)
 
-    # -- a page by itself ----------------------------------------------------------------------------
+    def _compound(self, found: Found, of_runs: memoryview, of_heads: memoryview) -> None:
+        """What heads say of their pages, in both tables."""
+        saying, stride = self._saying, self._stride
+        runs, heads = len(found.run_begin), len(found.head_at)
+        lead, numbers = memoryview(bytearray(8 * runs)).cast("q"), memoryview(bytearray(4 * runs)).cast("I")
+        self._lead(found, lead)
+        others: dict[int, int] = {}
+        if saying.heads_of(found.start, lead, found.head_at, numbers):
+            # Their heads are in another piece, or damaged.
+            for run, number in enumerate(numbers):
+                if number == _NOWHERE:
+                    numbers[run] = heads + others.setdefault(lead[run], len(others))
+        mapped = memoryview(bytearray(heads + len(others)))
+        saying.parts(found.run_high, numbers, found.rows, heads, mapped)
+        table = _words(4 * (heads + len(others)))
+        pfns, known, rows = array("q", [found.start + at for at in found.head_at]), bytearray(found.seconds), found.rows
+        for number, is_known in enumerate(known):
+            if not is_known:
+                # The page behind it was not among those that were looked at.
+                rows[2 * number * stride : 2 * (number + 1) * stride] = self._both(pfns[number], known, number)
+        saying.whole(rows, memoryview(known), memoryview(pfns), mapped, 0, table[: 4 * heads])
+        if others:
+            pfns, known, rows = array("q", others), bytearray(len(others)), _words(2 * stride * len(others))
+            for number, pfn in enumerate(pfns):
+                rows[2 * number * stride : 2 * (number + 1) * stride] = self._both(pfn, known, number)
+            saying.whole(rows, memoryview(known), memoryview(pfns), mapped, heads, table[4 * heads :])
+        saying.spread(numbers, table, 1, of_runs)
+        saying.spread(memoryview(array("I", range(heads))), table, 0, of_heads)
 
-    def _ksm(self, flags: U64s, mapping: U64s) -> None:
-        if self._all_ksm:
-            flags |= (flags & _U64(KPF.ANON)) << _U64(9)
+    def _lead(self, found: Found, lead: memoryview) -> None:
+        """The PFN of the head of each run, -1 where what should lead to it leads nowhere."""
+        if isinstance(self._page_map, Linear):
+            base, size, end, start = self._page_map.places()
+            self._saying.lead(found.start, found.run_begin, found.run_word, base, size, end, start, lead)
             return
-        low = mapping & _U64(_KSM)
-        if low.any():
-            flags[low == _U64(_KSM)] |= _U64(KPF.KSM)
+        for run, (begin, word) in enumerate(zip(found.run_begin, found.run_word, strict=True)):
+            pfn = found.start + begin
+            head = self._page_map.pfn(self._form.head_address(self._page_map.page(pfn), word))
+            lead[run] = head if head < pfn else -1
 
-    def _swap_cache(self, flags: U64s, words: U64s) -> None:
-        """Since 4.10 the flag is shared, and means this only in memory that swap stands behind."""
-        backed, cached = self._swap
-        if self._release >= (4, 10):
-            both = _U64(backed | cached)
-            flags[(words & both) == both] |= _U64(KPF.SWAPCACHE)
-        else:
-            flags[(words & _U64(cached)) != 0] |= _U64(KPF.SWAPCACHE)
+    def _both(self, pfn: int, known: bytearray, number: int) -> memoryview:
+        """The words of a head and of the page behind it; zeros if one of them is not in the image."""
+        data = self._pages.both(pfn)
+        known[number] = data is not None
+        return memoryview(bytes(16 * self._stride) if data is None else data).cast("Q")
 
-    def _counts(self, flags: U64s, mapcount: npt.NDArray[np.int32]) -> tuple[U64s, U64s]:
-        """kpagecount of pages that are no part of compound pages, and the bits that are kept of it in those."""
-        none = np.zeros(len(mapcount), bool)
-        if self._release >= (4, 18):
-            # What has a type has no count: since 6.10 a type is whatever is less than -2^24, before that, than -128.
-            none = mapcount < (-(1 << 24) if self._by_head else -128)
-        if not self._by_head:
-            none |= (flags & _U64(KPF.SLAB)) != 0
-        count = np.where(none, 0, mapcount.astype(np.int64) + 1).view(np.uint64)
-        keep = np.where(none & (not self._by_head), _U64(0), _ALL)
-        return count, keep
 
-    def _own_tail(self, flags: U64s, words: U64s) -> U64s:
-        """What a tail still says for itself: its type (until 6.16), and that the page itself is poisoned."""
-        own = flags & _U64(KPF.OFFLINE | KPF.PGTABLE if self._release < (6, 16) else 0)
-        if self._poison:
-            own |= np.where(words & self._poison, _U64(KPF.HWPOISON), _U64(0))
-        return own
+def _words(count: int) -> memoryview:
+    return memoryview(bytearray(8 * count)).cast("Q")
 
-    # -- compound pages ------------------------------------------------------------------------------
 
-    def _compound(self, found: Found, runs: U64s, heads: U64s) -> int:
-        """What heads say of their pages, in both tables; gives the flags that those do not have of themselves."""
-        led = self._folios.led(found.run_begin + found.start, found.run_word)
-        asked = self._folios.heads_of(led, found.head_at + found.start, found.both, found.known)
-        first = asked.rows.reshape(-1).view(self._dtype)
-        huge = self._hugetlb.are(first, asked.second) & asked.known
-        folios = _Folios(asked, first, huge, asked.at(led), asked.at(found.head_at + found.start))
-        if self._by_head:
-            drop = int(KPF.MMAP)
-            of_all = self._shared(folios)
-            runs[:, 0] = ((of_all | self._copied(first["flags"])) & ~_U64(KPF.COMPOUND_HEAD))[folios.of_run]
-        else:
-            of_all, drop = self._separately(folios, found)
-            runs[:, 0] = of_all[folios.of_run]
-        heads[:, 0] = of_all[folios.of_head]
-        if self._release >= (4, 5):
-            added = self._mapped_whole(folios).view(np.uint64)
-            # A slab is no mapping's, though what it keeps in the word may look like one.
-            kept = _ALL if self._by_head else np.where(of_all & _U64(KPF.SLAB), _U64(0), _ALL)
-            both = np.stack([added, np.broadcast_to(kept, added.shape)], 1)
-            runs[:, 1:], heads[:, 1:] = both[folios.of_run], both[folios.of_head]
-        return drop
+def _longs(values: Iterable[int]) -> memoryview:
+    return memoryview(array("Q", values))
 
-    def _shared(self, folios: _Folios) -> U64s:
-        """What kernels since 6.10 say of all pages of a compound page."""
-        form, first, second, huge = self.form, folios.first, folios.heads.second, folios.huge
-        found = np.where(self._mapcounts(second, self._large) >= 0, _U64(KPF.MMAP), _U64(0))
-        if self._release >= (6, 16):
-            for name, bit in self._types:
-                found[form.is_type(first, name)] |= _U64(bit)
-        anon = (first["mapping"] & _U64(_ANON)) != 0
-        found[anon] |= _U64(KPF.ANON)
-        self._ksm(found, first["mapping"])
-        if form.slab_type:
-            found[form.is_type(first, "slab")] |= _U64(KPF.SLAB)
-        if self._idle:
-            found[(first["flags"] & self._idle) != 0] |= _U64(KPF.IDLE)
-        found[huge] |= _U64(KPF.HUGE)
-        rmappable = (self._second_flags(second) & _U64(self._rmappable)) != 0
-        found[rmappable & ~huge] |= _U64(KPF.THP)
-        zero = (folios.heads.pfn == self._huge_zero) & ~rmappable
-        found[zero] |= _U64(KPF.THP | KPF.ZERO_PAGE)
-        # A poisoned page of a huge page is one of all; else the head speaks for itself alone.
-        if self._poison:
-            found[huge & ((first["flags"] & self._poison) != 0)] |= _U64(KPF.HWPOISON)
-        return found
 
-    def _separately(self, folios: _Folios, found: Found) -> tuple[U64s, int]:
-        """What kernels until 6.9 say: each page has flags of its own, the head has a word in some of them."""
-        first, huge = folios.first, folios.huge
-        anon = (first["mapping"] & _U64(_ANON)) != 0
-        lru = (first["flags"] & _U64(self._lru)) != 0
-        slab = (first["flags"] & _U64(self.form.mask("PG_slab"))) != 0
-        said = np.where(huge, _U64(KPF.HUGE), _U64(0))
-        if self._thp:
-            said[(anon | lru) & ~huge] |= _U64(KPF.THP)
-            zero = (folios.heads.pfn == self._huge_zero) & ~(anon | lru | huge)
-            said[zero] |= _U64(KPF.THP | KPF.ZERO_PAGE)
-        drop = 0
-        if self._release >= (4, 6):
-            # The head says whose memory it is, and if any page of all is mapped, all are.
-            drop = int(KPF.ANON | KPF.KSM | KPF.MMAP)
-            said[anon] |= _U64(KPF.ANON)
-            said[(first["mapping"] & _U64(_KSM)) == _U64(_KSM)] |= _U64(KPF.KSM)
-            said[slab] |= _U64(KPF.SLAB)
-            said[self._any_mapped(folios, found) & ~slab] |= _U64(KPF.MMAP)
-            if self._release >= (5, 16) and self._idle:
-                drop |= KPF.IDLE
-                said[(first["flags"] & self._idle) != 0] |= _U64(KPF.IDLE)
-        if self._release >= (4, 10):
-            drop |= KPF.SWAPCACHE
-            both = _U64(self._swap[0] | self._swap[1])
-            said[(first["flags"] & both) == both] |= _U64(KPF.SWAPCACHE)
-        return said, drop
+def _saying(dump: Dump, form: PageFormat) -> Saying:
+    """The rules of the kernel's version, and where it has its fields."""
+    layout, release = dump.layout, dump.release
+    saying = Saying()
+    saying.stride = dump.sizeof_page // 8
+    saying.direct = not form.compound
+    saying.flags_at, saying.mapping_at = (layout.offsetof("page", name) // 8 for name in ("flags", "mapping"))
+    saying.mapcount_at, saying.mapcount_shift = _place(layout.offsetof("page", form.mapcount))
+    by_head = saying.by_head = release >= (6, 10)
+    copied = copied_flags(layout)
+    saying.bits = memoryview(array("I", [bit for bit, _ in copied]))
+    saying.copies = _longs(flag for _, flag in copied)
+    saying.head_mask, saying.lru, saying.idle = (form.mask(f"PG_{name}") for name in ("head", "lru", "idle"))
+    saying.backed, saying.cached = form.mask("PG_swapbacked"), form.mask("PG_swapcache")
+    saying.both_swap = saying.backed | saying.cached if by_head else 0
+    saying.cached_if_backed = release >= (4, 10)
+    saying.slab_flag, saying.poison = form.mask("PG_slab"), form.mask("PG_hwpoison")
+    saying.double_map, saying.rmappable = form.mask("PG_double_map"), form.mask("PG_large_rmappable")
+    saying.all_ksm = _all_ksm(release, sublevel_of(dump.info))
+    saying.slab_type = form.slab_type
+    saying.slab_mask, saying.slab_value = form.types.get("slab", (0, 1))
+    saying.buddy_mask, saying.buddy_value = form.types["buddy"]
+    types = [
+        (*form.types[name], int(bit))
+        for name, bit in (("table", KPF.PGTABLE), ("offline", KPF.OFFLINE), ("balloon", KPF.OFFLINE))
+        if name in form.types and (name != "table" or release >= (4, 18))
+    ]
+    saying.type_masks, saying.type_values, saying.type_flags = (_longs(each[i] for each in types) for i in range(3))
+    # Since 4.18 what has a type has no count: since 6.10 that is whatever is less than -2^24, before, than -128.
+    saying.least = (-(1 << 24) if by_head else -128) if release >= (4, 18) else _NO_LIMIT
+    saying.thp = "transparent_hugepage_flags" in dump.symbols
+    saying.types_of_all = release >= (6, 16)
+    saying.own = int(KPF.OFFLINE | KPF.PGTABLE) if release < (6, 16) else 0
+    saying.one_owner = release >= (4, 6)
+    saying.idle_of_all = release >= (5, 16)
+    saying.swap_of_all = release >= (4, 10)
+    saying.whole_counts = release >= (4, 5)
+    saying.drop = int(_dropped(saying))
+    saying.huge_zero = _huge_zero(dump)
+    hugetlb = HugetlbFormat(dump, form)
+    saying.huge_first, at, saying.huge_mask, saying.huge_value = hugetlb.mark()
+    saying.huge_word, saying.huge_shift = _place(at)
+    entire = _offset(dump, "_entire_mapcount", "compound_mapcount", "_compound_mapcount", "_total_mapcount")
+    large = _offset(dump, "_large_mapcount")
+    saying.has_entire, saying.has_large = entire >= 0, large >= 0
+    saying.entire_word, saying.entire_shift = _place(max(entire, 0))
+    saying.large_word, saying.large_shift = _place(max(large, 0))
+    saying.kpf_slab, saying.kpf_buddy, saying.kpf_mmap = int(KPF.SLAB), int(KPF.BUDDY), int(KPF.MMAP)
+    saying.kpf_anon, saying.kpf_swapcache, saying.kpf_idle = int(KPF.ANON), int(KPF.SWAPCACHE), int(KPF.IDLE)
+    saying.kpf_head, saying.kpf_tail, saying.kpf_huge = (
+        int(flag) for flag in (KPF.COMPOUND_HEAD, KPF.COMPOUND_TAIL, KPF.HUGE)
+    )
+    saying.kpf_hwpoison, saying.kpf_ksm, saying.kpf_thp = int(KPF.HWPOISON), int(KPF.KSM), int(KPF.THP)
+    saying.kpf_zero = int(KPF.ZERO_PAGE)
+    return saying
 
-    def _any_mapped(self, folios: _Folios, found: Found) -> Bools:
-        """page_mapped: the whole or, unless it is hugetlb's, any page of it is mapped."""
-        mapped = self._mapcounts(folios.heads.second, self._entire) >= 0
-        part = np.zeros(len(folios.huge), bool)
-        np.logical_or.at(part, folios.of_run, found.run_high >= 0)
-        own = np.ascontiguousarray(found.both[:, 0]).reshape(-1).view(self._dtype)[self.form.mapcount]
-        np.logical_or.at(part, folios.of_head, own >= 0)
-        answer: Bools = mapped | (part & ~folios.huge)
-        return answer
 
-    def _mapped_whole(self, folios: _Folios) -> npt.NDArray[np.int64]:
-        """page_mapcount: what maps the whole of which a page is a part, beside what maps the page."""
-        entire = self._mapcounts(folios.heads.second, self._entire).astype(np.int64) + 1
-        if self._by_head:
-            return entire
-        # Of a file's pages the page's own count has those of the whole in it.
-        anon = (folios.first["mapping"] & _U64(_ANON)) != 0
-        double = (self._second_flags(folios.heads.second) & _U64(self._double)) != 0
-        return np.where(anon | folios.huge, entire - double, 0)
-
-    def _second_flags(self, second: npt.NDArray[np.uint8]) -> U64s:
-        """The flags of the second page of compound pages."""
-        return np.ascontiguousarray(second[:, self._flags_at : self._flags_at + 8]).view("<u8")[:, 0]
-
-    def _mapcounts(self, second: npt.NDArray[np.uint8], offset: int) -> npt.NDArray[np.int32]:
-        """A counter in the second page of compound pages; -1 if the kernel has none."""
-        if offset < 0:
-            return np.full(len(second), -1, np.int32)
-        return np.ascontiguousarray(second[:, offset : offset + 4]).view("<i4")[:, 0]
+def _dropped(saying: Saying) -> KPF:
+    """The flags that parts of compound pages do not have of themselves."""
+    if saying.by_head:
+        return KPF.MMAP
+    dropped = KPF(0)
+    if saying.one_owner:
+        dropped |= KPF.ANON | KPF.KSM | KPF.MMAP
+        if saying.idle_of_all and saying.idle:
+            dropped |= KPF.IDLE
+    return dropped | KPF.SWAPCACHE if saying.swap_of_all else dropped
 
 
 def _all_ksm(release: tuple[int, int], sublevel: int) -> bool:
@@ -276,6 +186,11 @@ def _all_ksm(release: tuple[int, int], sublevel: int) -> bool:
     """
     mended = {(6, 18): 40, (7, 1): 5}
     return (6, 10) <= release < (7, 2) and not sublevel >= mended.get(release, 1 << 16)
+
+
+def _place(offset: int) -> tuple[int, int]:
+    """Where a field is: in which word, and how far from its lowest bit."""
+    return offset // 8, 8 * (offset % 8)
 
 
 def _offset(dump: Dump, *names: str) -> int:

@@ -5,12 +5,9 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-import numpy as np
-import numpy.typing as npt
-
 from physmem.structs.layout import Layout
 
-__all__ = ["KPF", "CopiedFlags"]
+__all__ = ["KPF", "copied_flags"]
 
 
 class KPF(IntFlag):
@@ -76,52 +73,11 @@ _SOURCES = {
     "PG_arch_3": KPF.ARCH_3,
     "PG_head": KPF.COMPOUND_HEAD,
 }
-_BITS = 12
-_HALF = (1 << _BITS) - 1
 
 
-class CopiedFlags:
-    """Copies flags, by two tables of 4096 words: one for each half of the 24 bits that flags have.
-
-    Of kernels with more flags the rest is copied bit by bit.
-
-    :param by_head: as since 6.10: SWAPCACHE among the others, and not HWPOISON
-    """
-
-    def __init__(self, layout: Layout, *, by_head: bool) -> None:
-        flags = layout.enum("pageflags")
-        sources = {name: kpf for name, kpf in _SOURCES.items() if name in flags}
-        sources["PG_owner_2" if "PG_owner_2" in flags else "PG_mappedtodisk"] = KPF.OWNER_2
-        pairs = [(flags[name], int(kpf)) for name, kpf in sources.items() if name in flags]
-        self._tables = [_table(pairs, first) for first in (0, _BITS)]
-        self._rest = [(bit, kpf) for bit, kpf in pairs if bit >= 2 * _BITS]
-        self._swap = 0
-        if by_head:
-            self._swap = 1 << flags["PG_swapbacked"] | 1 << flags["PG_swapcache"]
-            for first, table in zip((0, _BITS), self._tables, strict=True):
-                both = self._swap >> first & _HALF
-                if both << first == self._swap:
-                    values = np.arange(1 << _BITS)
-                    table[(values & both) == both] |= np.uint64(KPF.SWAPCACHE)
-                    self._swap = 0
-
-    def __call__(self, words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-        """The flags that ``page->flags`` of many pages make."""
-        index = words.view(np.int64)
-        found = self._tables[0].take(index & _HALF)
-        found |= self._tables[1].take((index >> _BITS) & _HALF)
-        for bit, kpf in self._rest:
-            found |= (words >> np.uint64(bit) & np.uint64(1)) * np.uint64(kpf)
-        if self._swap:
-            both = np.uint64(self._swap)
-            found[(words & both) == both] |= np.uint64(KPF.SWAPCACHE)
-        return found
-
-
-def _table(pairs: list[tuple[int, int]], first: int) -> npt.NDArray[np.uint64]:
-    """What each value of 12 bits makes: with the highest of its bits, what it makes without that, and a flag more."""
-    table = np.zeros(1 << _BITS, np.uint64)
-    for bit in range(_BITS):
-        more = sum(kpf for number, kpf in pairs if number == first + bit)
-        table[1 << bit : 2 << bit] = table[: 1 << bit] | np.uint64(more)
-    return table
+def copied_flags(layout: Layout) -> list[tuple[int, int]]:
+    """Numbers of bits of ``page->flags`` that are copied, and what each becomes."""
+    flags = layout.enum("pageflags")
+    sources = dict(_SOURCES)
+    sources["PG_owner_2" if "PG_owner_2" in flags else "PG_mappedtodisk"] = KPF.OWNER_2
+    return [(flags[name], int(kpf)) for name, kpf in sources.items() if name in flags]

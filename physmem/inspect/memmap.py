@@ -10,16 +10,21 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
+from physmem import paging
 from physmem.dump import Dump
 from physmem.errors import CorruptionError
 from physmem.inspect.hvo import shared_chunks
 from physmem.memory import UNMAPPED
+from physmem.memory_model import MemoryModel
 from physmem.ranges import Ranges
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["CHUNK", "PageArray"]
 
@@ -45,24 +50,21 @@ class PageArray:
     """Every ``struct page`` of a dump.
 
     :param end: one past the last PFN; by default ``max_pfn``
-    :param chunks: where the array is, as :attr:`Dump.memmap` says it, as far as ``end``
     :ivar mapped: the PFNs that have a ``struct page``
     :ivar present: those whose ``struct page`` is in the image
     :raises CorruptionError: two of them share memory, and are not both tails of hugepages (:mod:`physmem.inspect.hvo`)
     """
 
-    def __init__(
-        self, dump: Dump, end: int | None = None, chunks: tuple[npt.NDArray[np.uint64], int] | None = None
-    ) -> None:
+    def __init__(self, dump: Dump, end: int | None = None) -> None:
         self._memory = dump.memory
         self._layout = dump.layout
         self._size = dump.sizeof_page
         limit = dump.max_pfn if end is None else end
-        chunks = chunks or dump.memmap
-        self._set_runs(list(_runs(dump, limit, chunks)))
+        self._set_runs(list(_runs(dump, limit)))
         if self._shared():
             # By right or not: what is left of it then is an error all the same.
-            self._set_runs(list(_runs(dump, limit, chunks, shared_chunks(dump, chunks, limit))))
+            chunks = _chunks(dump, limit)
+            self._set_runs(list(_pieces(dump, limit, chunks, shared_chunks(dump, chunks, limit))))
             if self._shared():
                 raise CorruptionError("page_array", f"{self._shared()} bytes of it are there twice")
 
@@ -154,7 +156,20 @@ class PageArray:
         record = self.gather(names, np.array([pfn]))[0]
         return {name: int(record[name]) for name in names}
 
-    def words(self, start: int, end: int, room: npt.NDArray[np.uint64]) -> Iterator[npt.NDArray[np.uint64]]:
+    def both(self, pfn: int) -> bytes | None:
+        """The bytes of a page and of the one behind it; None if one of them is not present."""
+        if pfn not in self.present or pfn + 1 not in self.present:
+            return None
+        found = b""
+        for each in (pfn, pfn + 1):
+            segment = self._segments[bisect_right(self._starts, each) - 1]
+            if segment.shared:
+                found += self.rows(np.array([each])).tobytes()
+            else:
+                found += self._memory.read(segment.phys + (each - segment.start) * self._size, self._size)
+        return found
+
+    def words(self, start: int, end: int, room: memoryview) -> Iterator[memoryview]:
         """Pages that are all present, as words of 8 bytes, as many at a time as there is room for.
 
         A ``struct page`` has to be a whole number of words.  What was yielded last may be written over by the next.
@@ -170,13 +185,13 @@ class PageArray:
                 at = segment.phys + (pfn - segment.start) * self._size
                 if segment.shared:
                     rows = self._read(segment, pfn, count, np.dtype((np.void, self._size)))
-                    yield np.ascontiguousarray(rows).view(np.uint64)
+                    yield np.ascontiguousarray(rows).view(np.uint64).data
                 elif fill is not None:
                     words = room[: count * stride]
-                    fill(at, words.view(np.uint8).data)
+                    fill(at, words.cast("B"))
                     yield words
                 else:
-                    yield np.require(self._memory.array(at, np.uint64, count * stride), requirements=["C", "A"])
+                    yield np.require(self._memory.array(at, np.uint64, count * stride), requirements=["C", "A"]).data
             start = upto
 
     def raw(self, start: int, end: int) -> npt.NDArray[np.uint8]:
@@ -191,13 +206,35 @@ class PageArray:
         return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, self._size), np.uint8), *parts])
 
 
-def _runs(
+def _runs(dump: Dump, limit: int) -> Iterator[_Segment]:
+    """The parts of the page array that are mapped to contiguous memory, as far as there are pages."""
+    size = dump.sizeof_page
+    if dump.model is not MemoryModel.SPARSEMEM_VMEMMAP or size & size - 1:
+        yield from _pieces(dump, limit, _chunks(dump, limit))
+        return
+    start = dump.mem_map
+    for begin, end, phys in paging.runs(dump.tables, dump.pgd, start, start + limit * size, dump.regions.levels):
+        first = (begin - start) // size
+        if first < limit:
+            yield _Segment(first, min((end - start) // size, limit), phys)
+
+
+def _chunks(dump: Dump, limit: int) -> tuple[npt.NDArray[np.uint64], int]:
+    """Where the array is, as :attr:`Dump.memmap` says it, as far as ``limit``."""
+    if limit <= dump.max_pfn or dump.model is not MemoryModel.SPARSEMEM_VMEMMAP:
+        # A section's array is whole.
+        return dump.memmap
+    start = dump.mem_map
+    return paging.chunks(dump.tables, dump.pgd, start, start + limit * dump.sizeof_page, dump.regions.levels)
+
+
+def _pieces(
     dump: Dump,
     limit: int,
     chunks: tuple[npt.NDArray[np.uint64], int],
     shared: npt.NDArray[np.bool_] | None = None,
 ) -> Iterator[_Segment]:
-    """The parts of the page array that are mapped to contiguous memory, as far as there are pages."""
+    """The same by where each piece of the array is, and which of these are others' too."""
     phys, shift = chunks
     per_piece = (1 << shift) // dump.sizeof_page
     mapped = np.flatnonzero(phys != np.uint64(UNMAPPED))

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from physmem import engine
 from physmem.errors import UsageError
@@ -14,6 +12,12 @@ from physmem.inspect.alike import tally
 from physmem.inspect.distinct import distinct
 from physmem.inspect.kpage import Piece
 from physmem.inspect.kpf import KPF
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["Filter", "Histogram", "long_flags", "symbolic_flags"]
 
@@ -27,8 +31,8 @@ _TABLE = """
 """
 _LETTERS = {word[2:]: word[0] for word in _TABLE.split()}
 _NAMES = {"ANON": "anonymous", "OWNER_2": "mappedtodisk", "IDLE": "idle_page"}
-_HACKERS = np.uint64(0xFFFF << 32)
-_COMPOUND = np.uint64(KPF.COMPOUND_HEAD | KPF.COMPOUND_TAIL)
+_HACKERS = 0xFFFF << 32
+_COMPOUND = int(KPF.COMPOUND_HEAD | KPF.COMPOUND_TAIL)
 #: Slots of the tool's hash table, by which it orders its lines.
 _SLOTS = 8192
 #: Flags that are counted together: a power of two, and more than a machine has.
@@ -133,6 +137,9 @@ class Histogram:
 
     def add(self, piece: Piece) -> None:
         """Count some page frames."""
+        if engine.current() == "compiled" and not self.filters:
+            self._tally(piece.flag_words)
+            return
         flags = piece.flags
         if self.filters:
             passes = np.ones(len(flags), bool)
@@ -140,7 +147,7 @@ class Histogram:
                 passes &= each.passes(piece.start, flags)
             flags = flags[passes]
         if engine.current() == "compiled":
-            self._tally(np.ascontiguousarray(flags))
+            self._tally(np.ascontiguousarray(flags).data)
             return
         # Neighbours are often alike.
         first = np.flatnonzero(np.diff(flags, prepend=~flags[:1])) if len(flags) else np.empty(0, np.intp)
@@ -150,14 +157,14 @@ class Histogram:
         for value, count in zip(values.tolist(), np.bincount(of, lengths, len(values)).tolist(), strict=True):
             self.pages[value] = self.pages.get(value, 0) + int(count)
 
-    def _tally(self, flags: npt.NDArray[np.uint64]) -> None:
+    def _tally(self, flags: memoryview) -> None:
         done = 0
         while done < len(flags):
-            keys, counts = np.zeros((2, _TALLY), np.uint64)
-            done = tally(flags.data, done, keys.data, counts.data)
-            used = np.flatnonzero(counts)
-            for value, count in zip(keys[used].tolist(), counts[used].tolist(), strict=True):
-                self.pages[value] = self.pages.get(value, 0) + count
+            keys, counts = (memoryview(bytearray(8 * _TALLY)).cast("Q") for _ in range(2))
+            done = tally(flags, done, keys, counts)
+            for value, count in zip(keys, counts, strict=True):
+                if count:
+                    self.pages[value] = self.pages.get(value, 0) + count
 
     def rows(self) -> list[tuple[int, int]]:
         """Flags and pages, in the tool's order."""
@@ -197,7 +204,7 @@ def _expanded(flags: int) -> int:
 
 def _well_known(flags: int) -> int:
     """Without what is for who works on the kernel, and compound pages that are not hugetlb's."""
-    flags &= ~int(_HACKERS)
+    flags &= ~_HACKERS
     if not flags & KPF.HUGE:
-        flags &= ~int(_COMPOUND)
+        flags &= ~_COMPOUND
     return flags

@@ -7,11 +7,9 @@ has a kind for each stretch of neighbours that are alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
-import numpy.typing as npt
+import mmap
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from physmem import engine
 from physmem.dump import Dump
@@ -19,7 +17,13 @@ from physmem.inspect.alike import Sorter
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 
-__all__ = ["ByNumpy", "Compiled", "Found", "Rows", "Said", "fits", "rows"]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
+
+__all__ = ["ByNumpy", "Compiled", "Found", "Rows", "Said", "anonymous", "fits", "rows"]
 
 #: In a key: the flags (no kernel has more), where the low bits of mapping are, whether it is a tail; then the mapcount.
 KEY_FLAGS, KEY_MAPPING, KEY_TAIL = (1 << 29) - 1, 29, 1 << 31
@@ -29,13 +33,9 @@ TAIL, HEAD, FREE = 1, 2, 4
 _BLOCK = 1 << 13
 #: A table of kinds: a power of two, and far more than a machine has.
 _SLOTS = 1 << 14
-_U64 = np.uint64
-
-U64s = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """What some pages in a row have been sorted into.
 
     :ivar start: PFN of the first
@@ -45,30 +45,30 @@ class Found:
     :ivar run_word: how they lead there
     :ivar run_high: the highest mapcount of them
     :ivar head_at: position of each head of a compound page
-    :ivar both: bytes of its ``struct page``, and of the one behind it
-    :ivar known: whether that is here too
+    :ivar rows: words of its ``struct page``, and of the one behind it
+    :ivar seconds: whether that is here too
     """
 
     start: int
     pages: int
-    keys: U64s
-    run_begin: npt.NDArray[np.int64]
-    run_word: U64s
-    run_high: npt.NDArray[np.int32]
-    head_at: npt.NDArray[np.int64]
-    both: npt.NDArray[np.uint8]
-    known: npt.NDArray[np.bool_]
+    keys: memoryview
+    run_begin: memoryview
+    run_word: memoryview
+    run_high: memoryview
+    head_at: memoryview
+    rows: memoryview
+    seconds: memoryview
 
 
 class Said(NamedTuple):
-    """What a kernel says of them: a row for each kind, run of tails, and head, with the columns of :meth:`Sorter.tell`.
+    """What a kernel says of them: for each kind, run of tails, and head, the words that :meth:`Sorter.tell` takes.
 
     :ivar free: the flags of a page inside a free block that has no reference
     """
 
-    kinds: U64s
-    runs: U64s
-    heads: U64s
+    kinds: memoryview
+    runs: memoryview
+    heads: memoryview
     free: int
 
 
@@ -78,13 +78,13 @@ class Rows(Protocol):
     def sort(self, array: PageArray, start: int, stop: int) -> Found:
         """Sort the pages [start, stop), all of which are present."""
 
-    def tell(self, said: Said, flags: U64s, counts: U64s) -> None:
+    def tell(self, said: Said, flags: memoryview, counts: memoryview) -> None:
         """Flags and counts of the pages that were sorted last."""
 
 
 def rows(dump: Dump, form: PageFormat, piece: int) -> Rows:
     """The way that is faster here, for up to ``piece`` pages at a time."""
-    return Compiled(dump, form, piece) if engine.current() == "compiled" and fits(dump, form) else ByNumpy(dump, form)
+    return Compiled(dump, form, piece) if engine.current() == "compiled" else ByNumpy(dump, form)
 
 
 def fits(dump: Dump, form: PageFormat) -> bool:
@@ -119,48 +119,54 @@ class Compiled:
         sorter.head_mask = form.mask("PG_head")
         sorter.buddy_mask, sorter.buddy_value = form.types["buddy"]
         self._largest = form.max_order - 1
-        # Memory that is not touched costs nothing: hardly any of it is.
-        self._kind, self._keys = np.empty(piece, np.uint32), np.empty(piece, np.uint64)
-        self._begin, self._word, self._length = (np.empty(piece, np.uint64) for _ in range(3))
-        self._high, self._at = np.empty(piece, np.int32), np.empty(piece, np.uint64)
-        self._rows = np.empty(piece * 2 * sorter.stride, np.uint64)
-        self._seconds, self._orders = np.empty(piece, np.uint8), np.empty(piece, np.uint8)
-        self._slots = np.zeros(_SLOTS, np.uint32)
-        self._room = np.empty(_BLOCK * sorter.stride, np.uint64)
-        sorter.kind, sorter.keys, sorter.slots = self._kind.data, self._keys.data, self._slots.data
-        sorter.run_begin, sorter.run_word, sorter.run_length = self._begin.data, self._word.data, self._length.data
-        sorter.run_high, sorter.head_at, sorter.rows = self._high.data, self._at.data, self._rows.data
-        sorter.seconds, sorter.orders = self._seconds.data, self._orders.data
+        self._keys, self._begin, self._word, self._length, self._at = (anonymous(piece, "Q") for _ in range(5))
+        self._kind, self._high, self._rows = (
+            anonymous(piece, "I"),
+            anonymous(piece, "i"),
+            anonymous(piece * 2 * sorter.stride, "Q"),
+        )
+        self._seconds, self._orders = anonymous(piece, "B"), anonymous(piece, "B")
+        self._room = anonymous(_BLOCK * sorter.stride, "Q")
+        sorter.kind, sorter.keys = self._kind, self._keys
+        sorter.run_begin, sorter.run_word, sorter.run_length = self._begin, self._word, self._length
+        sorter.run_high, sorter.head_at, sorter.rows = self._high, self._at, self._rows
+        sorter.seconds, sorter.orders = self._seconds, self._orders
+        self.slots = _SLOTS
         self._start = 0
 
     def sort(self, array: PageArray, start: int, stop: int) -> Found:
         sorter = self._sorter
         sorter.begin()
-        self._slots.fill(0)
+        sorter.slots = memoryview(bytearray(4 * self.slots)).cast("I")
         self._start = start
         for block in array.words(start, stop, self._room):
-            sorter.sort(block.data, len(block) // sorter.stride)
+            sorter.sort(block, len(block) // sorter.stride)
         runs, heads = sorter.runs, sorter.heads
-        both = self._rows[: 2 * heads * sorter.stride].view(np.uint8).reshape(heads, 2, self._size)
         return Found(
             start,
             stop - start,
             self._keys[: sorter.kinds],
-            self._begin[:runs].view(np.int64),
+            self._begin[:runs],
             self._word[:runs],
             self._high[:runs],
-            self._at[:heads].view(np.int64),
-            both,
-            self._seconds[:heads] != 0,
+            self._at[:heads],
+            self._rows[: 2 * heads * sorter.stride],
+            self._seconds[:heads],
         )
 
-    def tell(self, said: Said, flags: U64s, counts: U64s) -> None:
-        kinds, runs, heads = (table.reshape(-1).data for table in said[:3])
-        self._sorter.tell(self._start, self._largest, kinds, runs, heads, said.free, flags.data, counts.data)
+    def tell(self, said: Said, flags: memoryview, counts: memoryview) -> None:
+        self._sorter.tell(self._start, self._largest, said.kinds, said.runs, said.heads, said.free, flags, counts)
+
+
+def anonymous(count: int, code: str) -> memoryview:
+    """Room for ``count`` numbers: memory that is not touched costs nothing, and hardly any of it is."""
+    size = struct.calcsize(code)
+    view: memoryview = memoryview(mmap.mmap(-1, max(count, 1) * size))[: count * size].cast(code)  # type: ignore[call-overload]
+    return view
 
 
 class ByNumpy:
-    """By numpy; of any layout."""
+    """By numpy."""
 
     def __init__(self, dump: Dump, form: PageFormat) -> None:
         self._form = form
@@ -168,19 +174,18 @@ class ByNumpy:
         names = ["flags", "mapping", form.count, form.mapcount, form.order, form.tail_field]
         self._dtype = dump.layout.dtype("page", list(dict.fromkeys(names)))
         self._pages: npt.NDArray[Any] = np.empty(0, self._dtype)
-        self._found: Found
-        self._kind_at: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self._run_end: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._start = 0
+        self._kind_at, self._run_begin, self._run_end, self._head_at = (np.empty(0, np.int64) for _ in range(4))
 
     def sort(self, array: PageArray, start: int, stop: int) -> Found:
         form = self._form
         raw = array.raw(start, stop)
         pages = self._pages = raw.reshape(-1).view(self._dtype)
         is_tail = form.tail(pages)
-        key = pages[form.mapcount].view(np.uint32).astype(np.uint64) << _U64(32)
-        key |= (pages["mapping"] & _U64(3)) << _U64(KEY_MAPPING)
-        key |= pages["flags"] & _U64(KEY_FLAGS)
-        key |= is_tail * _U64(KEY_TAIL)
+        key = pages[form.mapcount].view(np.uint32).astype(np.uint64) << np.uint64(32)
+        key |= (pages["mapping"] & np.uint64(3)) << np.uint64(KEY_MAPPING)
+        key |= pages["flags"] & np.uint64(KEY_FLAGS)
+        key |= is_tail * np.uint64(KEY_TAIL)
         self._kind_at = _first(key)
         word = pages[form.tail_field]
         # A run of tails ends where another word begins, or a page that is none.
@@ -193,32 +198,44 @@ class ByNumpy:
         if len(begin):
             of_tails = np.where(is_tail, pages[form.mapcount], np.int32(-(1 << 31)))
             high = np.maximum.reduceat(of_tails, begin)
-        head_at = np.flatnonzero(((pages["flags"] & _U64(form.mask("PG_head"))) != 0) & ~is_tail)
+        head_at = np.flatnonzero(((pages["flags"] & np.uint64(form.mask("PG_head"))) != 0) & ~is_tail)
         known = head_at + 1 < len(pages)
         both = np.zeros((len(head_at), 2, self._size), np.uint8)
         both[:, 0] = raw[head_at]
         both[known, 1] = raw[head_at[known] + 1]
-        keys = key[self._kind_at]
-        self._found = Found(start, len(pages), keys, begin, word[begin], high, head_at, both, known)
-        return self._found
+        self._start, self._run_begin, self._head_at = start, begin, head_at
+        return Found(
+            start,
+            len(pages),
+            key[self._kind_at].data,
+            begin.astype(np.uint64).data,
+            word[begin].data,
+            high.data,
+            head_at.astype(np.uint64).data,
+            both.reshape(-1).view(np.uint64).data,
+            known.astype(np.uint8).data,
+        )
 
-    def tell(self, said: Said, flags: U64s, counts: U64s) -> None:
-        found = self._found
-        length = np.diff(self._kind_at, append=found.pages)
-        flags[:], counts[:], keep, what = (np.repeat(column, length) for column in said.kinds.T)
-        many = self._run_end - found.run_begin
-        tails = np.repeat(found.run_begin - (np.cumsum(many) - many), many) + np.arange(many.sum())
-        for at, table in ((tails, np.repeat(said.runs, many, 0)), (found.head_at, said.heads)):
-            flags[at] |= table[:, 0]
-            counts[at] = (counts[at] + table[:, 1]) & keep[at] & table[:, 2]
+    def tell(self, said: Said, flags: memoryview, counts: memoryview) -> None:
+        kinds, runs, heads = (
+            np.array(table, np.uint64).reshape(-1, columns) for table, columns in zip(said[:3], (4, 3, 3), strict=True)
+        )
+        found, count = np.frombuffer(flags, np.uint64), np.frombuffer(counts, np.uint64)
+        length = np.diff(self._kind_at, append=len(found))
+        found[:], count[:], keep, what = (np.repeat(column, length) for column in kinds.T)
+        many = self._run_end - self._run_begin
+        tails = np.repeat(self._run_begin - (np.cumsum(many) - many), many) + np.arange(many.sum())
+        for at, table in ((tails, np.repeat(runs, many, 0)), (self._head_at, heads)):
+            found[at] |= table[:, 0]
+            count[at] = (count[at] + table[:, 1]) & keep[at] & table[:, 2]
         if said.free:
-            self._inside(flags, np.flatnonzero(what & _U64(FREE)), said.free)
+            self._inside(found, np.flatnonzero(what & np.uint64(FREE)), said.free)
 
-    def _inside(self, flags: U64s, heads: npt.NDArray[np.intp], free: int) -> None:
+    def _inside(self, flags: npt.NDArray[np.uint64], heads: npt.NDArray[np.intp], free: int) -> None:
         """Tell what is in free blocks, and has no reference."""
         form, pages = self._form, self._pages
-        orders = np.minimum(pages[form.order][heads], _U64(form.max_order - 1)).astype(np.int64)
-        pfns = heads + self._found.start
+        orders = np.minimum(pages[form.order][heads], np.uint64(form.max_order - 1)).astype(np.int64)
+        pfns = heads + self._start
         # A block is no larger than its place allows.
         size = np.minimum(1 << orders, np.where(pfns == 0, 1 << form.max_order, pfns & -pfns))
         size = np.minimum(size, len(pages) - heads)
@@ -228,9 +245,9 @@ class ByNumpy:
         np.subtract.at(depth, heads + size, 1)
         inside = np.cumsum(depth, out=depth)[:-1] > 0
         inside &= pages[form.count] == 0
-        flags |= np.multiply(inside, _U64(free))
+        flags |= np.multiply(inside, np.uint64(free))
 
 
-def _first(key: U64s) -> npt.NDArray[np.int64]:
+def _first(key: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """Where stretches of equal keys begin."""
     return np.concatenate([np.zeros(min(len(key), 1), np.int64), np.flatnonzero(key[1:] != key[:-1]) + 1])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from physmem.dump import Dump
 from physmem.errors import AbsentError, LayoutError, UnsupportedError
 from physmem.memory_model import MemoryModel
+from physmem.structs.record import Record
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,14 +64,18 @@ def sections(dump: Dump) -> Iterator[Section]:
     # Since 5.3 the flags are part of what the section points to.
     apart = layout.has("mem_section", "usage")
     offset = layout.offsetof("mem_section_usage", "pageblock_flags") if apart else 0
-    dtype = layout.dtype("mem_section", ["section_mem_map", "usage" if apart else "pageblock_flags"])
+    size, places = layout.sizeof("mem_section"), ["section_mem_map", "usage" if apart else "pageblock_flags"]
     nr_roots = min(-(-count // per_root), layout.constant("NR_SECTION_ROOTS"))
-    roots = dump.memory.array(dump.virt_to_phys(dump.symbols["mem_section"]), np.uint64, nr_roots)
-    for root in np.flatnonzero(roots).tolist():
-        here = min(per_root, count - root * per_root)
-        for i, entry in enumerate(dump.memory.array(dump.virt_to_phys(int(roots[root])), dtype, here).tolist()):
-            if entry[0] & present:
-                yield Section(root * per_root + i, entry[0], entry[1] + offset)
+    roots = memoryview(dump.read(dump.symbols["mem_section"], 8 * nr_roots)).cast("Q")
+    for root, address in enumerate(roots):
+        if not address:
+            continue
+        data = dump.read(address, min(per_root, count - root * per_root) * size)
+        for i in range(len(data) // size):
+            entry = Record(layout, "mem_section", data, i * size)
+            mem_map, usage = (entry[name] for name in places)
+            if mem_map & present:
+                yield Section(root * per_root + i, mem_map, usage + offset)
 
 
 def online_sections(dump: Dump) -> list[int]:
