@@ -32,7 +32,13 @@ from kernelmm.bringup.vmcoreinfo import crash_save_vmcoreinfo_init, vmcoreinfo
 from kernelmm.bringup.watermarks import init_per_zone_wmark_min
 from kernelmm.bringup.zones import memblock_find_dma_reserve, zone_sizes_init
 from kernelmm.core.mm import Mm
-from kernelmm.debug.aids import install, page_ext_init
+from kernelmm.debug.aids import (
+    install,
+    invoke_init_callbacks,
+    invoke_need_callbacks,
+    page_ext_init,
+    page_ext_init_flatmem,
+)
 from kernelmm.debug.options import NO_DEBUG, Debug, early_params
 from kernelmm.pressure import kswapd, owners
 from physmem.dump import Dump
@@ -276,9 +282,12 @@ def start_kernel(kernel: Kernel, memblock: Memblock, config: BootConfig, image: 
     printk(kernel, f"{built}.  Total pages: {kernel.var('vm_total_pages')}")
     if kernel.numa:
         kernel.set_var("hashdist", config.hashdist)
+    page_ext_init_flatmem(kernel, memblock)
     memblock.store(kernel)
     dump = start_mm(kernel, config.cpus, image.release)
     install(kernel)
+    if kernel.model is MemoryModel.FLATMEM and invoke_need_callbacks(kernel):
+        invoke_init_callbacks(kernel)
     free_all_bootmem(kernel, memblock)
     printk(kernel, mem_init_print_info(kernel))
     page_ext_init(kernel)

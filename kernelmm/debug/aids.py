@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kernelmm.bringup.kernel import Kernel
+from kernelmm.bringup.memblock import Memblock
 from kernelmm.bringup.printk import printk
 from kernelmm.core import mmzone, page, vmstat
 from kernelmm.core.mm import Mm
@@ -16,12 +17,20 @@ from kernelmm.debug import pagealloc
 from kernelmm.debug.atomic import NoAids
 from kernelmm.debug.kmemcheck import Kmemcheck
 from kernelmm.debug.owner import PageOwner
-from kernelmm.debug.page_ext import PageExt, alloc_sections
+from kernelmm.debug.page_ext import PageExt, alloc_node_page_ext, alloc_sections
 from kernelmm.pressure.lru import PageList
 from kernelmm.study.reporter import RATELIMIT_BURST, RATELIMIT_INTERVAL, RateLimit
 from physmem import abi, address
+from physmem.memory_model import MemoryModel
 
-__all__ = ["Aids", "install", "page_ext_init"]
+__all__ = [
+    "Aids",
+    "install",
+    "invoke_init_callbacks",
+    "invoke_need_callbacks",
+    "page_ext_init",
+    "page_ext_init_flatmem",
+]
 
 
 class Aids(NoAids):
@@ -169,15 +178,29 @@ def install(kernel: Kernel) -> None:
         mm.set_debugging()
 
 
+def invoke_need_callbacks(kernel: Kernel) -> bool:
+    """``invoke_need_callbacks``: one of the aids is on and keeps something about each page."""
+    if "page_owner_inited" not in kernel.symbols:
+        return False
+    return bool(kernel.var("_debug_pagealloc_enabled") or not kernel.var("page_owner_disabled"))
+
+
+def page_ext_init_flatmem(kernel: Kernel, memblock: Memblock) -> None:
+    """``page_ext_init_flatmem`` but for its callbacks: memory for what the aids keep, before any page is free."""
+    if kernel.model is MemoryModel.FLATMEM and invoke_need_callbacks(kernel):
+        printk(kernel, f"allocated {alloc_node_page_ext(kernel, memblock)} bytes of page_ext")
+
+
 def page_ext_init(kernel: Kernel) -> None:
     """``page_ext_init``: memory for what the aids keep, if one of them needs it; then they begin."""
-    install(kernel)
+    if kernel.model is not MemoryModel.FLATMEM and invoke_need_callbacks(kernel):
+        printk(kernel, f"allocated {alloc_sections(kernel)} bytes of page_ext")
+        invoke_init_callbacks(kernel)
+
+
+def invoke_init_callbacks(kernel: Kernel) -> None:
+    """``invoke_init_callbacks``: the aids that are on begin."""
     aids = kernel.mm.aids
-    if not isinstance(aids, Aids):
-        return
-    if not kernel.var("_debug_pagealloc_enabled") and kernel.var("page_owner_disabled"):
-        return
-    printk(kernel, f"allocated {alloc_sections(kernel)} bytes of page_ext")
     if kernel.var("_debug_pagealloc_enabled"):
         kernel.set_var("_debug_guardpage_enabled", 1)
         kernel.set_var("page_poisoning_enabled", aids.poisons)

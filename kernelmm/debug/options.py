@@ -59,8 +59,6 @@ class Debug:
             if not -(1 << 31) <= self.kmemcheck < 1 << 31:
                 raise UsageError(f"kmemcheck={self.kmemcheck}: must be an int: 0, 1, or 2")
         if self.pagealloc or self.page_owner:
-            if not kernel.sparsemem:
-                raise UsageError("the debugging aids keep what they note by sections: a flat memory map has none here")
             kernel = kernel.with_debug()
         return kernel if self.kmemcheck is None else kernel.with_kmemcheck()
 

@@ -67,7 +67,10 @@ class PageOwner:
         """``init_early_allocated_pages``: what was allocated before anybody noted it gets an owner all the same."""
         pcp.drain_all_pages(mm, 0)
         for zone in self.kernel.populated_zones():
-            count = self._init_pages_in_zone(mm, mmzone.zone_off(mm, zone.at))
+            z = mmzone.zone_off(mm, zone.at)
+            mmzone.spin_lock(mm, z)
+            count = self._init_pages_in_zone(mm, z)
+            mmzone.spin_unlock(mm, z)
             name = self.kernel.string(self.kernel.get(zone.at, "zone.name"))
             printk(self.kernel, f"Node {zone.nid}, zone {name:>8}: page owner found early allocated {count} pages")
 

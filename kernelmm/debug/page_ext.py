@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``struct page_ext``: what debugging aids keep about each page, in memory of its own (mm/page_ext.c)."""
+"""``struct page_ext``: what debugging aids keep about each page, in memory of its own (mm/page_ext.c).
+
+An array for each section, or, with a flat memory map, for the node.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,21 @@ import numpy.typing as npt
 
 from kernelmm import gfp
 from kernelmm.bringup.kernel import N_MEMORY, Kernel
+from kernelmm.bringup.memblock import Memblock
 from kernelmm.bringup.sections import present_sections, section_ptr
 from kernelmm.core import entry, mmzone, page
 from kernelmm.core.mm import Mm
-from physmem import address, word
+from physmem import abi, address, word
 from physmem.errors import UsageError
+from physmem.memory_model import MemoryModel
 
-__all__ = ["PageExt", "alloc_sections"]
+__all__ = ["PageExt", "alloc_node_page_ext", "alloc_sections"]
 
+PAGE_SIZE = abi.PAGE_SIZE
+#: The end of the memory that ISA devices reach: it is left to them if that can be.
+MAX_DMA_ADDRESS = 1 << 24
+#: MAX_ORDER_NR_PAGES
+_LARGEST = 1 << abi.MAX_ORDER - 1
 _U64 = (1 << 64) - 1
 _GFP = gfp.GFP_KERNEL | vars(gfp)["__GFP_ZERO"] | vars(gfp)["__GFP_NOWARN"]
 
@@ -29,17 +39,25 @@ class PageExt:
         layout = kernel.layout
         self.kernel = kernel
         self.size = layout.sizeof("page_ext")
-        self.shift = layout.constant("PFN_SECTION_SHIFT")
+        self.flat = kernel.model is MemoryModel.FLATMEM
+        self.shift = 0 if self.flat else layout.constant("PFN_SECTION_SHIFT")
         flags = layout.enum("page_ext_flags")
         self.poison = 1 << flags["PAGE_EXT_DEBUG_POISON"]
         self.guard = 1 << flags["PAGE_EXT_DEBUG_GUARD"]
         self.owner = 1 << flags["PAGE_EXT_OWNER"]
 
     def lookup(self, pfn: int) -> int:
-        """``lookup_page_ext``: physical address of the entry of ``pfn``; 0 while its section has none."""
+        """``lookup_page_ext``: physical address of the entry of ``pfn``; 0 while its section or node has none."""
+        if self.flat:
+            base = self.kernel.get(self.kernel.node_data(0), "pglist_data.node_page_ext")
+            return self.kernel.phys(base + (pfn - self._first_pfn()) * self.size & _U64) if base else 0
         section = section_ptr(self.kernel, pfn >> self.shift)
         base = self.kernel.get(section, "mem_section.page_ext") if section else 0
         return self.kernel.phys(base + pfn * self.size & _U64) if base else 0
+
+    def _first_pfn(self) -> int:
+        """The PFN that the node's array begins with."""
+        return int(self.kernel.get(self.kernel.node_data(0), "pglist_data.node_start_pfn")) & -_LARGEST
 
     def test(self, mm: Mm, pg: int, bit: int) -> bool:
         """``test_bit(bit, &page_ext->flags)`` of a page."""
@@ -55,7 +73,13 @@ class PageExt:
             word.clear_bits(mm, at, bit)
 
     def sections(self) -> Iterator[tuple[int, npt.NDArray[np.uint64]]]:
-        """The flags of all entries: first pfn of a section, and the live words."""
+        """The flags of all entries: first pfn of a section or node, and the live words."""
+        if self.flat:
+            pfn, at = self._first_pfn(), self.lookup(self._first_pfn())
+            if at:
+                words = self.kernel.words(at, self.size // 8 * node_entries(self.kernel))
+                yield pfn, words[:: self.size // 8]
+            return
         for nr in present_sections(self.kernel):
             pfn = nr << self.shift
             at = self.lookup(pfn)
@@ -88,6 +112,24 @@ def alloc_sections(kernel: Kernel) -> int:
                 done += bytes_of
             pfn = (pfn >> shift) + 1 << shift
     return done
+
+
+def node_entries(kernel: Kernel) -> int:
+    """How many entries the array of the only node has: for the blocks at its ends as well, if it cuts some."""
+    pgdat = kernel.node_data(0)
+    start, pages = (kernel.get(pgdat, f"pglist_data.node_{field}") for field in ("start_pfn", "spanned_pages"))
+    return int(pages) + (_LARGEST if (start | start + pages) % _LARGEST else 0)
+
+
+def alloc_node_page_ext(kernel: Kernel, memblock: Memblock) -> int:
+    """``alloc_node_page_ext``: the array of a flat memory map, from memblock; its bytes.
+
+    :raises UsageError: there is no memory for it
+    """
+    size = kernel.layout.sizeof("page_ext") * node_entries(kernel)
+    at = memblock.alloc(size, PAGE_SIZE, 0, MAX_DMA_ADDRESS, what="page_ext")
+    kernel.set(kernel.node_data(0), "pglist_data.node_page_ext", kernel.va(at))
+    return size
 
 
 def page_nid(mm: Mm, pfn: int) -> int:

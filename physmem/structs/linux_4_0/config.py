@@ -158,6 +158,8 @@ _BUILDS = {
     "numa-sparsemem-debug": NUMA.with_model("sparsemem").with_debug(),
     "up-sparsemem-debug": UP.with_model("sparsemem").with_debug(),
     "smp-sparsemem-debug": SMP.with_model("sparsemem").with_debug(),
+    "smp-flatmem-debug": SMP.with_model("flatmem").with_debug(),
+    "up-flatmem-debug": UP.with_model("flatmem").with_debug(),
 }
 
 CONFIGS = _BUILDS | {f"{name}-kmemcheck": build.with_kmemcheck() for name, build in _BUILDS.items()}

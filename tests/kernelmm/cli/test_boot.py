@@ -127,8 +127,13 @@ def test_kmemcheck(tmp_path: Path, options: list[str]) -> None:
         assert (machine.mm.aids.owner is not None) == ("--page-owner" in options)
 
 
-@pytest.mark.parametrize("model", ["sparsemem-vmemmap", "sparsemem"])
-@pytest.mark.parametrize("kernel", ["numa", "smp", "up"])
+@pytest.mark.parametrize(
+    ("kernel", "model"),
+    [
+        *((kernel, model) for kernel in ("numa", "smp", "up") for model in ("sparsemem-vmemmap", "sparsemem")),
+        *(("smp", "flatmem"), ("up", "flatmem")),
+    ],
+)
 def test_debugging_aids_in_every_build(tmp_path: Path, kernel: str, model: str) -> None:
     """The build that has them is otherwise the one that was asked for, and its images are recognised."""
     path = tmp_path / "m.vmcore"
@@ -380,7 +385,6 @@ def test_odd_machines(tmp_path: Path, text: str, nodes: list[int], options: list
         (["--cmdline", "x" * 2048], "at most 2047 fit"),
         (["--cmdline", "a\nb"], "cannot be printed"),
         (["--guardpage-minorder", "2"], "needs debug_pagealloc"),
-        (["--model", "flatmem", "--page-owner"], "a flat memory map has none"),
         (["--debug-pagealloc", "--guardpage-minorder", "6"], "must be from 0 to 5"),
         (["--fail-page-alloc", "1,2"], "fail_page_alloc"),
     ],

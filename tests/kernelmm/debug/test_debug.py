@@ -18,6 +18,7 @@ from kernelmm.pressure import codes, contig, scanners
 from physmem import engine
 from physmem.errors import UsageError
 from physmem.inspect.check import check
+from physmem.structs.linux_4_0 import CONFIGS
 
 #: PTE of a frame of the direct map: present, writable, accessed, dirty, global, not executable; and hidden.
 MAPPED, HIDDEN = 1 << 63 | 0x163, 1 << 63 | 0x60
@@ -323,13 +324,91 @@ def test_names_that_do_not_fit_are_numbers() -> None:
         assert fresh.symbol(known + 4) == f"{known + 4:#x}"
 
 
+# -- a flat memory map ------------------------------------------------------------
+
+
+def flat(size: str = "33M", kernel: str = "smp-flatmem", **options: Any) -> Machine:
+    return Machine.boot(size, kernel=CONFIGS[kernel], debug=Debug(**options))
+
+
+@pytest.mark.parametrize("kernel", ["smp-flatmem", "up-flatmem"])
+def test_one_array_for_the_node(kernel: str) -> None:
+    """alloc_node_page_ext: from memblock, above 16 MiB, from the block on that the node begins in, and to its end's."""
+    with flat(kernel=kernel, page_owner=True) as machine:
+        ext = machine.mm.aids.ext
+        at = machine.kernel.get(machine.kernel.node_data(0), "pglist_data.node_page_ext")
+        phys = machine.dump.virt_to_phys(at)
+        assert phys >= 16 << 20
+        assert phys % 4096 == 0
+        # From PFN 1 to 8448, and 1024 more, for neither is at the border of a block.
+        assert f"allocated {88 * (8447 + 1024)} bytes of page_ext" in machine.dmesg()
+        assert [ext.lookup(pfn) for pfn in (0, 1, 8447)] == [phys, phys + 88, phys + 88 * 8447]
+        pages, _ = machine.dump.pages(phys >> 12, (phys >> 12) + 1, ["flags"])
+        assert int(pages["flags"][0]) >> 10 & 1, "reserved"
+
+
+def test_flat_aids_begin_before_any_page_is_free() -> None:
+    """page_ext_init_flatmem is called before mem_init: all pages are reserved, and none was allocated early."""
+    with flat(page_owner=True) as machine:
+        told = re.findall(r"found early allocated (\d+) pages", machine.dmesg())
+        assert told == ["0", "0"]
+        lines = machine.console.lines
+        assert next(i for i, line in enumerate(lines) if "page_ext" in line) < next(
+            i for i, line in enumerate(lines) if line.startswith("Memory: ")
+        )
+        assert records(machine) == {}
+        page = caller_of_the_allocator(machine, GFP_KERNEL, 1)
+        record = records(machine)[machine.page_to_pfn(page)]
+        assert record[0] == "Page allocated via order 1, mask 0x200d0"
+        assert "caller_of_the_allocator+" in record[2]
+        machine.free_block(page, 1)
+        assert records(machine) == {}
+
+
+def test_flat_guards_and_hidden_frames() -> None:
+    with flat(debug_pagealloc=True, guardpage_minorder=2) as machine:
+        mm = machine.mm
+        page = machine.alloc_pages(GFP_KERNEL, 0)
+        assert page is not None
+        buddy = page + 64
+        assert mm.aids.ext.test(mm, buddy, mm.aids.ext.guard)
+        assert frame_flags(machine, page) == MAPPED
+        assert frame_flags(machine, buddy) == HIDDEN
+        machine.free_block(page)
+        machine.drain_all_pages()
+        assert not mm.aids.ext.test(mm, buddy, mm.aids.ext.guard)
+        with pytest.raises(PageFault):
+            machine.read(machine.page_address(page))
+        assert not check(machine.dump).findings
+
+
+def test_flat_poison(tmp_path: Path) -> None:
+    """Pages are poisoned as they become free for the first time, too."""
+    with flat(page_poisoning=True) as machine:
+        page = machine.alloc_pages(GFP_KERNEL, 0)
+        assert page is not None
+        assert machine.read(machine.page_address(page), 4096) == b"\xaa" * 4096
+        machine.free_block(page)
+        machine.write(machine.page_address(page) + 16, b"too late")
+        machine.save(tmp_path / "A.vmcore")
+    with Machine.attach(tmp_path / "A.vmcore") as other:
+        assert other.alloc_pages(GFP_KERNEL, 0) == page
+        assert "pagealloc: memory corruption" in other.dmesg()
+
+
+def test_a_flat_machine_too_small_for_its_aids() -> None:
+    with pytest.raises(UsageError, match="too little memory to boot"):
+        Machine.boot("4M", kernel=CONFIGS["smp-flatmem"], debug=Debug(page_owner=True))
+
+
 # -- both engines -----------------------------------------------------------------
 
 SCRIPT = """
 import hashlib, random, sys
 from kernelmm import Debug, Machine
 from kernelmm.gfp import GFP_KERNEL, GFP_ATOMIC, __GFP_MOVABLE
-m = Machine.boot("32M", debug=Debug(**eval(sys.argv[1])))
+from physmem.structs.linux_4_0 import CONFIGS
+m = Machine.boot("32M", kernel=CONFIGS[sys.argv[2]], debug=Debug(**eval(sys.argv[1])))
 rng, held = random.Random(1), []
 for _ in range(400):
     if held and rng.random() < 0.45:
@@ -343,18 +422,21 @@ print(hashlib.sha256(b"".join(m.ram.read(a, b - a) for a, b in m.ram.ranges)).he
 """
 
 
+@pytest.mark.parametrize("kernel", ["numa", "smp-flatmem"])
 @pytest.mark.parametrize(
     "options",
     [{"debug_pagealloc": True, "guardpage_minorder": 2, "page_owner": True}, {"page_poisoning": True}],
     ids=["guards", "poison"],
 )
-def test_both_engines_leave_the_same_bytes(options: dict[str, Any], project_environment: dict[str, str]) -> None:
+def test_both_engines_leave_the_same_bytes(
+    options: dict[str, Any], kernel: str, project_environment: dict[str, str]
+) -> None:
     if engine.why_interpreted() is not None:
         pytest.skip(engine.why_interpreted() or "")
     seen = set()
     for name in engine.ENGINES:
         environment = {**project_environment, "PHYSMEM_ENGINE": name}
-        command = [sys.executable, "-c", SCRIPT, repr(options)]
+        command = [sys.executable, "-c", SCRIPT, repr(options), kernel]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
