@@ -43,8 +43,8 @@ def _json(found: PageTypeInfo) -> dict[str, object]:
             {
                 "node": each.zone.node,
                 "zone": each.zone.name,
-                "free": dict(zip(found.migratetypes, each.free.tolist(), strict=True)),
-                "pageblocks": dict(zip(found.migratetypes, each.pageblocks.tolist(), strict=True)),
+                "free": dict(zip(found.migratetypes, each.free, strict=True)),
+                "pageblocks": dict(zip(found.migratetypes, each.pageblocks, strict=True)),
             }
             for each in found.zones
         ],
@@ -57,6 +57,6 @@ def _rows(found: PageTypeInfo) -> list[tuple[object, ...]]:
     for each in found.zones:
         for i, name in enumerate(found.migratetypes):
             where = (each.zone.node, each.zone.name, name)
-            rows += [(*where, order, blocks, None) for order, blocks in enumerate(each.free[i].tolist())]
-            rows.append((*where, None, None, int(each.pageblocks[i])))
+            rows += [(*where, order, blocks, None) for order, blocks in enumerate(each.free[i])]
+            rows.append((*where, None, None, each.pageblocks[i]))
     return rows

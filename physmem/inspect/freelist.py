@@ -13,15 +13,19 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from physmem.dump import Dump
 from physmem.errors import PhysmemError
 from physmem.inspect.links import FIRST_HEAD, NOWHERE, UNREAD, Links
 from physmem.inspect.pageformat import PageFormat
 from physmem.inspect.zones import ListHead, Pageset, Zone, pagesets
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+else:
+    from physmem.later import np
 
 __all__ = ["Break", "FreeList", "FreeLists", "free_lists", "pcp_lists", "read_lists"]
 

@@ -9,14 +9,21 @@ the machine, and the page array itself is read once, in pieces.
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from physmem.dump import Dump
 from physmem.inspect.distinct import distinct
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    _Codes = npt.NDArray[np.intc]
+    _Pfns = npt.NDArray[np.int64]
+else:
+    from physmem.later import np
 
 __all__ = ["FIRST_HEAD", "NOWHERE", "UNREAD", "Links"]
 
@@ -31,9 +38,6 @@ FIRST_HEAD = -3
 _MAX_STRAYS = 16
 #: Pages of the machine, for each that is on a list, up to which there is a table of all of them.
 _DENSE = 16
-
-_Codes = npt.NDArray[np.intc]
-_Pfns = npt.NDArray[np.int64]
 
 
 class Links:

@@ -7,23 +7,35 @@ stops counting a list at 100000, and writes ``>100000``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from physmem import engine
 from physmem.dump import Dump
-from physmem.inspect.freelist import Break, FreeLists, free_lists
+from physmem.inspect.free_walk import FreeBlocks
+from physmem.inspect.freelist import Break, FreeList, FreeLists, free_lists
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
-from physmem.inspect.sections import pageblock_types
+from physmem.inspect.rows import anonymous
+from physmem.inspect.sections import block_types
 from physmem.inspect.zones import Zone, populated_zones
+from physmem.memory_model import Linear
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    from physmem.later import np
 
 __all__ = ["PageTypeInfo", "PageTypes", "pagetypeinfo"]
 
 #: Where the kernel stops counting the blocks of a list.
 _MOST = 100_000
+#: Pages that are looked at at a time.
+_BLOCK = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -35,8 +47,8 @@ class PageTypes:
     """
 
     zone: Zone
-    free: npt.NDArray[np.int64]
-    pageblocks: npt.NDArray[np.int64]
+    free: list[list[int]]
+    pageblocks: list[int]
 
 
 @dataclass(frozen=True)
@@ -66,18 +78,18 @@ class PageTypeInfo:
             f"Page block order: {self.pageblock_order}",
             f"Pages per block:  {1 << self.pageblock_order}",
             "",
-            f"{'Free pages count per migrate type at order':43} {_row(range(zones[0].free.shape[1]), 6)}",
+            f"{'Free pages count per migrate type at order':43} {_row(range(len(zones[0].free[0])), 6)}",
         ]
         for each in zones:
-            for name, blocks in zip(self.migratetypes, each.free.tolist(), strict=True):
+            for name, blocks in zip(self.migratetypes, each.free, strict=True):
                 zone = each.zone
                 lines.append(f"Node {zone.node:4}, zone {zone.name:>8}, type {name:>12} {self._blocks(blocks)}")
         lines += ["", f"{'Number of blocks type ':23}{_row(self.migratetypes, 12)}"]
         for each in zones:
-            lines.append(f"Node {each.zone.node}, zone {each.zone.name:>8} {_row(each.pageblocks.tolist(), 12)}")
+            lines.append(f"Node {each.zone.node}, zone {each.zone.name:>8} {_row(each.pageblocks, 12)}")
         return "\n".join(lines) + "\n"
 
-    def _blocks(self, blocks: list[int]) -> str:
+    def _blocks(self, blocks: Iterable[int]) -> str:
         if not self.capped:
             return _row(blocks, 6)
         return "".join(f"{count:6} " if count < _MOST else f">{_MOST:6} " for count in blocks)
@@ -92,32 +104,93 @@ def pagetypeinfo(dump: Dump) -> PageTypeInfo:
 
     :raises AbsentError: the flags of some pageblock are not in the image
     """
-    page_format = PageFormat(dump.layout)
-    names = page_format.migratetypes
+    form = PageFormat(dump.layout)
+    names = form.migratetypes
     zones = list(populated_zones(dump))
-    lists = FreeLists(dump, [each for zone in zones for each in free_lists(zone, names)])
-    counts = iter([len(members) for members in lists.members])
-    types = pageblock_types(dump)
     order = dump.layout.constant("pageblock_order")
+    # The kernel looks at every pageblock_nr_pages-th page of the zone, from its first on.
+    limit = dump.max_pfn
+    firsts = [range(min(zone.start_pfn, limit), min(zone.end_pfn, limit), 1 << order) for zone in zones]
+    lists = [each for zone in zones for each in free_lists(zone, names)]
+    found = None if engine.current() == "interpreted" else _followed(dump, form, lists, firsts)
+    counts, known, flags, breaks = found or _searched(dump, lists, firsts)
+    length, types = iter(counts), block_types(dump)
     checks_zone = dump.release >= (4, 7)
-    found = []
-    for zone in zones:
-        blocks = [[next(counts) for _ in heads] for heads in zone.free_lists]
-        # The kernel looks at every pageblock_nr_pages-th page of the zone, from its first on.
-        start, end = (min(pfn, dump.max_pfn) for pfn in (zone.start_pfn, zone.end_pfn))
-        pfns = np.arange(start, end, 1 << order)
-        here = types[pfns >> order]
-        if checks_zone:
-            here = here[_are_of(lists.links.array, page_format, zone, pfns)]
-        known = here[(here >= 0) & (here < len(names))]
-        found.append(PageTypes(zone, np.array(blocks).T, np.bincount(known, minlength=len(names))))
-    return PageTypeInfo(names, order, tuple(found), tuple(lists.breaks), capped=dump.release >= (5, 4))
+    told = []
+    for zone, pfns in zip(zones, firsts, strict=True):
+        blocks = [[next(length) for _ in heads] for heads in zone.free_lists]
+        of_type = [0] * len(names)
+        for pfn in pfns:
+            kind = types[pfn >> order]
+            at = bisect_left(known, pfn)
+            # Where nodes interleave, a zone spans pages of others, which say so.
+            asked = checks_zone and at < len(known) and known[at] == pfn
+            own = not asked or (form.node(flags[at]), form.zone(flags[at])) == (zone.node, zone.index)
+            if own and 0 <= kind < len(names):
+                of_type[kind] += 1
+        told.append(PageTypes(zone, list(map(list, zip(*blocks, strict=True))), of_type))
+    return PageTypeInfo(names, order, tuple(told), breaks, capped=dump.release >= (5, 4))
 
 
-def _are_of(array: PageArray, form: PageFormat, zone: Zone, pfns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which pages say that they are of the zone: where nodes interleave, a zone spans pages of others."""
-    found = np.ones(len(pfns), bool)
-    there = np.flatnonzero(array.slots(pfns) >= 0)
-    flags = array.gather(["flags"], pfns[there])["flags"]
-    found[there] = (form.node(flags) == zone.node) & (form.zone(flags) == zone.index)
+#: Entries of each list; pages that are present, ascending, and the flags of each; what is wrong with the lists.
+_Lists = tuple[list[int], Sequence[int], Sequence[int], tuple[Break, ...]]
+
+
+def _present(pages: PageArray, firsts: Sequence[range]) -> array[int]:
+    """Those of these pages that are present, ascending, each once."""
+    found = array("Q")
+    for each in sorted(firsts, key=lambda each: each.start):
+        found.extend(pfn for pfn in each if pfn in pages.present)
+    if any(one >= other for one, other in pairwise(found)):
+        found = array("Q", sorted(set(found)))
     return found
+
+
+def _searched(dump: Dump, lists: Sequence[FreeList], firsts: Sequence[range]) -> _Lists:
+    """By a table of all pages that look free, in which what is wrong shows."""
+    found = FreeLists(dump, lists)
+    pages = found.links.array
+    known = _present(pages, firsts)
+    flags = pages.gather(["flags"], np.array(known, np.int64))["flags"].tolist()
+    return [len(members) for members in found.members], known, flags, tuple(found.breaks)
+
+
+def _followed(dump: Dump, form: PageFormat, lists: Sequence[FreeList], firsts: Sequence[range]) -> _Lists | None:
+    """The same if nothing is wrong, by following the lists; None if something is, or this layout needs more care."""
+    places = _places(dump, form)
+    if places is None or not isinstance(dump.page_map, Linear):
+        return None
+    walk = FreeBlocks()
+    walk.flags_at, walk.next_at, walk.prev_at, mapcount = places
+    walk.mapcount_at, walk.mapcount_shift = mapcount // 8, 8 * (mapcount % 8)
+    walk.buddy_mask, walk.buddy_value = form.types["buddy"]
+    walk.size = dump.sizeof_page
+    walk.base = dump.mem_map + form.lru
+    pages = PageArray(dump)
+    total = pages.present.total()
+    walk.pfns, walk.next, walk.prev = (anonymous(total, "Q") for _ in range(3))
+    known = _present(pages, firsts)
+    flags = array("Q", bytes(8 * len(known)))
+    walk.wanted, walk.flags, walk.count, walk.noted = memoryview(known), memoryview(flags), 0, 0
+    stride = walk.size // 8
+    room = anonymous(_BLOCK * stride, "Q")
+    for start, end in pages.present:
+        for words in pages.words(start, end, room):
+            walk.gather(words, start, len(words) // stride)
+            start += len(words) // stride
+    counts = [walk.length(each.head.address, each.head.next, each.head.prev) for each in lists]
+    if min(counts, default=0) < 0:
+        return None
+    return counts, known, flags, ()
+
+
+def _places(dump: Dump, form: PageFormat) -> tuple[int, int, int, int] | None:
+    """Where flags and links are, in words, and the mapcount in bytes; None if they lie as no compiler puts them."""
+    fields = [dump.layout.field("page", name) for name in ("flags", form.next, form.prev)]
+    mapcount = dump.layout.field("page", form.mapcount)
+    if dump.sizeof_page % 8 or mapcount.offset % 4 or mapcount.size != 4:
+        return None
+    if any(f.offset % 8 or f.size != 8 or f.offset + 8 > dump.sizeof_page for f in fields):
+        return None
+    flags_at, next_at, prev_at = (f.offset // 8 for f in fields)
+    return flags_at, next_at, prev_at, mapcount.offset

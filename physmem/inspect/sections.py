@@ -8,7 +8,9 @@ are the migratetype of the pageblock.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from physmem.dump import Dump
@@ -27,6 +29,7 @@ __all__ = [
     "NO_SECTION",
     "PageblockFormat",
     "Section",
+    "block_types",
     "online_sections",
     "pageblock_flags",
     "pageblock_types",
@@ -98,7 +101,7 @@ class PageblockFormat:
         layout = dump.layout
         self.width = layout.constant("NR_PAGEBLOCK_BITS")
         self.from_top = dump.release < (5, 9)
-        if not 0 < self.width <= 8:
+        if not 0 < self.width <= 8 or 64 % self.width:
             raise LayoutError(f"{layout.source}: {self.width} bits for a pageblock")
         try:
             bits = layout.enum("pageblock_bits")
@@ -115,13 +118,19 @@ class PageblockFormat:
         self._isolate = 0 if isolate is None else 1 << isolate
         self._isolated = layout.enumerator("MIGRATE_ISOLATE") if self._isolate else 0
 
+    @cached_property
+    def types(self) -> tuple[int, ...]:
+        """The migratetype that each value of a pageblock's flags has."""
+        # Since 6.17 a pageblock that is isolated keeps its own type besides.
+        return tuple(
+            self._isolated if flags & self._isolate else flags >> self._low & self._mask
+            for flags in range(1 << self.width)
+        )
+
     def migratetype(self, flags: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
         """The migratetype in the flags of pageblocks."""
-        types = flags >> self._low & self._mask
-        if self._isolate:
-            # Since 6.17 a pageblock that is isolated keeps its own type besides.
-            types = np.where(flags & self._isolate, np.int16(self._isolated), types)
-        return np.where(flags < 0, flags, types).astype(np.int16)
+        known = np.array(self.types, np.int16)[np.maximum(flags, 0)]
+        return np.where(flags < 0, flags, known).astype(np.int16)
 
     def others(self, flags: int) -> list[str]:
         """What else is set in the flags of a pageblock, in words."""
@@ -138,23 +147,43 @@ def pageblock_flags(dump: Dump, *, partial: bool = False) -> npt.NDArray[np.int1
     :param partial: put ABSENT for flags that are not in the image, instead of raising AbsentError
     :raises PhysmemError: what :func:`sections` raises
     """
-    layout = dump.layout
+    found = np.full(_pageblocks(dump), NO_SECTION, np.int16)
+    for first, flags in _flags(dump, partial):
+        found[first : first + len(flags)] = flags
+    return found
+
+
+def block_types(dump: Dump) -> array[int]:
+    """The same as :func:`pageblock_types`, for who has no use for numpy."""
+    types = PageblockFormat(dump).types
+    found = array("h", [NO_SECTION]) * _pageblocks(dump)
+    for first, flags in _flags(dump, partial=False):
+        found[first : first + len(flags)] = array("h", map(types.__getitem__, flags))
+    return found
+
+
+def _pageblocks(dump: Dump) -> int:
+    return -(-dump.max_pfn >> dump.layout.constant("pageblock_order"))
+
+
+def _flags(dump: Dump, partial: bool) -> Iterator[tuple[int, list[int]]]:
+    """The flags of pageblocks in a row, and which is the first of them; as :func:`pageblock_flags`."""
     form = PageblockFormat(dump)
-    width = form.width
-    found = np.full(-(-dump.max_pfn >> layout.constant("pageblock_order")), NO_SECTION, np.int16)
+    width, mask, total = form.width, (1 << form.width) - 1, _pageblocks(dump)
     for first, count, address in usemaps(dump):
-        here = found[first : first + count]
-        bit = np.arange(len(here)) * width
+        count = max(min(count, total - first), 0)
         try:
-            flags = dump.memory.array(dump.virt_to_phys(address), np.uint64, -(-len(here) * width // 64))
+            words = memoryview(dump.read(address, -(-count * width // 64) * 8)).cast("Q")
         except AbsentError:
             if not partial:
                 raise
-            here[:] = ABSENT
+            yield first, [ABSENT] * count
+            continue
+        bits = range(0, count * width, width)
+        if form.from_top:
+            yield first, [words[bit >> 6] >> 64 - width - (bit & 63) & mask for bit in bits]
         else:
-            shift = (64 - width - bit % 64 if form.from_top else bit % 64).astype(np.uint64)
-            here[:] = flags[bit // 64] >> shift & np.uint64((1 << width) - 1)
-    return found
+            yield first, [words[bit >> 6] >> (bit & 63) & mask for bit in bits]
 
 
 def usemaps(dump: Dump) -> Iterator[tuple[int, int, int]]:

@@ -79,9 +79,11 @@ def test_a_terminal_gets_ruled_tables(physmem):
 HEAVY = ("numpy", "construct", "rich.console", "hashlib", "zipfile")
 
 
-@pytest.mark.parametrize("line", [("buddyinfo",), ("pages",), ("vtop", "ffffffff81000000")], ids=lambda line: line[0])
+@pytest.mark.parametrize(
+    "line", [("buddyinfo",), ("pages",), ("pagetypeinfo",), ("vtop", "ffffffff81000000")], ids=lambda line: line[0]
+)
 def test_small_verbs_start_without_large_modules(oracle, line):
-    if line[0] == "pages" and engine.why_interpreted():
+    if line[0].startswith("page") and engine.why_interpreted():
         pytest.skip("interpreted, it counts with numpy")
     verb, *rest = line
     image = oracle.parent / "vmcores/deb61-1g-2node/image.vmcore.xz"

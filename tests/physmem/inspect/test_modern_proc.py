@@ -72,7 +72,7 @@ def test_per_cpu_pages_add_up(modern: Callable[[str], Dump], name: str) -> None:
 
 def test_a_list_that_the_kernel_does_not_count_to_the_end(modern: Callable[[str], Dump]) -> None:
     found = pagetypeinfo(modern("deb61-256m"))
-    found.zones[0].free[0, 0] = 99_999
+    found.zones[0].free[0][0] = 99_999
     assert " 99999 " in found.text()
-    found.zones[0].free[0, 0] = 100_001
+    found.zones[0].free[0][0] = 100_001
     assert "Unmovable >100000      0 " in found.text()
