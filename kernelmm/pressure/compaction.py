@@ -12,7 +12,7 @@ import errno
 from kernelmm import gfp
 from kernelmm.core import mmzone, pcp, watermark
 from kernelmm.core.mm import AllocContext, Mm
-from kernelmm.pressure import codes, deferral, migrate, scanners, shrink, wakeup
+from kernelmm.pressure import codes, deferral, lru, migrate, scanners, shrink, wakeup
 from kernelmm.pressure.scanners import PAGEBLOCK, CompactControl
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
 from physmem import abi, list_head
@@ -86,6 +86,8 @@ def compact_zone(cc: CompactControl) -> int:
     sync = cc.mode != codes.MIGRATE_ASYNC
     if mm.tracing:
         mm.tracer.mm_compaction_begin(mm, cc.span, sync)
+    # migrate_prep_local
+    lru.lru_add_drain(mm)
     last_migrated_pfn = 0
     while True:
         result = compact_finished(cc, migratetype)
@@ -117,6 +119,7 @@ def compact_zone(cc: CompactControl) -> int:
             last_migrated_pfn = last_migrated_pfn or started_at
         # The scanner has left an aligned block of the wanted size: let what was freed in it merge.
         if cc.order > 0 and last_migrated_pfn and last_migrated_pfn < cc.migrate_pfn >> cc.order << cc.order:
+            lru.lru_add_drain(mm)
             pcp.drain_pages_zone(mm, mm.cpu, cc.zone)
             last_migrated_pfn = 0
     if cc.nr_freepages:

@@ -67,6 +67,8 @@ def reclaim_clean_pages_from_list(mm: Mm, zone: int, pages: PageList) -> int:
 def __alloc_contig_migrate_range(cc: CompactControl, start: int, end: int) -> int:
     """``__alloc_contig_migrate_range``: move what is in use in [start, end) elsewhere; 0 or a negative errno."""
     mm = cc.mm
+    # migrate_prep
+    lru.lru_add_drain_all(mm)
     pfn, tries, result = start, 0, 0
     while pfn < end or cc.migratepages:
         if mm.fatal_signal:
@@ -123,6 +125,7 @@ def alloc_contig_range(mm: Mm, start: int, end: int, migratetype: int) -> int:
 
 def _take_isolated(mm: Mm, zone: int, start: int, end: int) -> int:
     """The middle of ``alloc_contig_range``: take the range out of isolated pageblocks; 0 or -EBUSY."""
+    lru.lru_add_drain_all(mm)
     pcp.drain_all_pages(mm, zone)
     # The free block that holds the first page may begin before it.
     order = 0

@@ -7,7 +7,7 @@ from kernelmm.bringup import watermarks
 from kernelmm.bringup.kernel import N_CPU, Kernel
 from kernelmm.bringup.rounding import div_round_up
 from kernelmm.core import pcp
-from kernelmm.pressure import stat
+from kernelmm.pressure import lru, stat
 from kernelmm.pressure.hotplug import fold_diffs, node_clear_state
 from kernelmm.pressure.reclaim import node_of_cpu
 from physmem import address
@@ -33,6 +33,7 @@ def numa_set_cpu(kernel: Kernel, cpu: int, on: bool) -> None:
 def page_alloc_cpu_dead(kernel: Kernel, cpu: int) -> None:
     """``page_alloc_cpu_notify(CPU_DEAD)``: its pages are free, its events and statistics others'."""
     mm = kernel.mm
+    lru.lru_add_drain_cpu(mm, cpu)
     pcp.drain_pages(mm, cpu)
     dead = address.off(mm, mm.percpu_vm_event_states + mm.per_cpu_offset(cpu)) >> 3
     for event in range(kernel.layout.enumerator("NR_VM_EVENT_ITEMS")):

@@ -106,6 +106,9 @@ class Fields:
     zone_compact_order_failed: int
     zone_compact_blockskip_flush: int
 
+    # per-cpu variables: addresses before the CPU's offset
+    percpu_lru_add_pvec: int
+
     # kernel variables: physical addresses
     var_totalram_pages: int
     var_dirty_balance_reserve: int
@@ -121,6 +124,8 @@ class Fields:
             kind, _, field = name.partition("_")
             if kind == "zone":
                 value = offset(layout, field)
+            elif kind == "percpu":
+                value = dump.symbols[field] if field in dump.symbols else 0
             elif kind == "var":
                 value = dump.virt_to_phys(dump.symbols[field]) if field in dump.symbols else 0
             else:

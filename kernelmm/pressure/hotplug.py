@@ -140,6 +140,7 @@ def empty_range(mm: Mm, zone: Zone, start: int, end: int) -> int:
             seconds += 1
             word.add_u64(mm, mm.var_jiffies, mm.hz)
         before = pfn
+        lru.lru_add_drain_all(mm)
         pcp.drain_all_pages(mm, zone.at)
     return 0
 
@@ -193,6 +194,7 @@ def offline_pages(kernel: Kernel, start: int, nr_pages: int) -> int:
     ram = system_ram(kernel, start, end)
     try:
         result = empty_range(mm, zone, start, end)
+        lru.lru_add_drain_all(mm)
         pcp.drain_all_pages(mm, zone.at)
         if not result and not all(isolation.test_pages_isolated(mm, low, high, True) for low, high in ram):
             result = -errno.EBUSY

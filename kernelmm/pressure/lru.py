@@ -5,9 +5,10 @@ Each zone has five lists in ``zone->lruvec``: inactive and active, of anonymous 
 and unevictable ones.  New pages enter at the head of an inactive list and are reclaimed from its
 tail; pages that were used twice move to an active list.
 
-The kernel collects up to 14 pages per CPU (a *pagevec*) before it takes ``zone->lru_lock`` for all
-of them; where the pagevecs are, no symbol tells.  Here every page goes to its list at once, as
-if ``lru_add_drain`` followed: the lists are the same, ``lru_lock`` is taken once a page.
+The kernel collects up to 14 pages per CPU (a *pagevec*) before it takes ``zone->lru_lock`` for all of them.  Of its
+kinds of pagevecs that of new pages (``lru_add_pvec``) is here, on a machine whose image has it; otherwise, and of the
+other kinds, every page goes to its list at once, as if ``lru_add_drain`` followed: the lists are the same,
+``lru_lock`` is taken once a page.
 """
 
 from __future__ import annotations
@@ -227,14 +228,29 @@ def update_page_reclaim_stat(mm: Mm, z: int, file: bool, rotated: bool) -> None:
 
 
 def lru_cache_add(mm: Mm, pg: int) -> None:
-    """``lru_cache_add``, then ``__pagevec_lru_add_fn``: onto the active list if the page is marked active."""
+    """``lru_cache_add``: into the running CPU's pagevec, and with it, or at once, onto a list."""
     if mm.debug_vm:
         mm.checker.lru_cache_add(mm, pg, 662)
-    z = stat.zone_of(mm, pg)
-    spin_lock(mm, z)
+    pvec = pagevec(mm, mm.cpu)
+    if not pvec:
+        spin_lock(mm, stat.zone_of(mm, pg))
+        __pagevec_lru_add_fn(mm, pg)
+        return
+    compound.get_page(mm, pg)
+    if pagevec_count(mm, pvec) == PAGEVEC_SIZE:
+        __pagevec_lru_add(mm, pvec)
+    count = pagevec_count(mm, pvec)
+    mm.as_u64[(pvec + PAGEVEC_PAGES >> 3) + count] = pg
+    mm.as_u64[(pvec + PAGEVEC_NR) >> 3] = count + 1
+
+
+def __pagevec_lru_add_fn(mm: Mm, pg: int) -> None:
+    """``__pagevec_lru_add_fn``: onto the active list if the page is marked active; the caller has the lock."""
+    if mm.debug_vm:
+        mm.checker.lru_cache_add(mm, pg, 1030)
     set_flag(mm, pg, abi.PG_lru)
-    lru = page_lru(mm, pg)
-    add_page_to_lru_list(mm, pg, lru)
+    add_page_to_lru_list(mm, pg, page_lru(mm, pg))
+    z = stat.zone_of(mm, pg)
     update_page_reclaim_stat(mm, z, page_is_file_cache(mm, pg), has(mm, pg, abi.PG_active))
 
 
@@ -296,6 +312,95 @@ def rotate_reclaimable_page(mm: Mm, pg: int) -> None:
         spin_lock(mm, mmzone.zone_off(mm, zone))
         lru_list(mm, zone, page_lru(mm, pg)).move_tail(pg)
         stat.count(mm, mm.cold.PGROTATED)
+
+
+# -- pagevecs ----------------------------------------------------------------------
+
+# struct pagevec
+PAGEVEC_NR = 0
+PAGEVEC_COLD = 8
+PAGEVEC_PAGES = 16
+PAGEVEC_SIZE = 14
+_SIZEOF_PAGEVEC = PAGEVEC_PAGES + 8 * PAGEVEC_SIZE
+#: Where on the stack release_pages() has its list head.
+_STACK_TO_FREE = 30
+
+
+def pagevec(mm: Mm, cpu: int) -> int:
+    """Physical address of a CPU's ``lru_add_pvec``; 0 if the image does not have it."""
+    fields: Fields = mm.cold
+    if not fields.percpu_lru_add_pvec:
+        return 0
+    at = address.off(mm, fields.percpu_lru_add_pvec + mm.per_cpu_offset(cpu))
+    return at if mm.ram.ranges.covers(at, at + _SIZEOF_PAGEVEC) else 0
+
+
+def pagevec_count(mm: Mm, pvec: int) -> int:
+    """``pagevec_count``; raises CorruptionError if it cannot be."""
+    count = mm.as_u64[(pvec + PAGEVEC_NR) >> 3]
+    if count > PAGEVEC_SIZE:
+        raise CorruptionError("pagevec", f"an lru_add_pvec has {count} of {PAGEVEC_SIZE} pages")
+    return count
+
+
+def lru_add_drain(mm: Mm) -> None:
+    """``lru_add_drain``: the pages in the running CPU's pagevec come onto their lists."""
+    lru_add_drain_cpu(mm, mm.cpu)
+
+
+def lru_add_drain_cpu(mm: Mm, cpu: int) -> None:
+    """``lru_add_drain_cpu``: those in the pagevec of a CPU, which may be dead."""
+    pvec = pagevec(mm, cpu)
+    if pvec and pagevec_count(mm, pvec):
+        __pagevec_lru_add(mm, pvec)
+
+
+def lru_add_drain_all(mm: Mm) -> None:
+    """``lru_add_drain_all``: on every CPU."""
+    here = mm.cpu
+    for cpu in range(mm.nr_cpus):
+        if mmzone.cpu_online(mm, cpu):
+            mm.set_cpu(cpu)
+            lru_add_drain(mm)
+    mm.set_cpu(here)
+
+
+def __pagevec_lru_add(mm: Mm, pvec: int) -> None:
+    """``__pagevec_lru_add``: onto the lists, and drop the references that the pagevec had."""
+    first = (pvec + PAGEVEC_PAGES) >> 3
+    pages = [mm.as_u64[first + i] for i in range(pagevec_count(mm, pvec))]
+    locked = 0
+    for pg in pages:
+        zone = zone_of(mm, pg)
+        if zone != locked:
+            spin_lock(mm, mmzone.zone_off(mm, zone))
+            locked = zone
+        __pagevec_lru_add_fn(mm, pg)
+    release_pages(mm, pages, bool(mm.as_u64[(pvec + PAGEVEC_COLD) >> 3] & 0xFFFFFFFF))
+    mm.as_u64[(pvec + PAGEVEC_NR) >> 3] = 0
+
+
+def release_pages(mm: Mm, pages: list[int], cold: bool) -> None:
+    """``release_pages`` of a pagevec's pages: those that nobody else has leave their lists, and are freed."""
+    to_free = PageList.on_stack(mm, _STACK_TO_FREE)
+    locked = 0
+    for pg in pages:
+        if page.compound(mm, address.page_off(mm, pg)):
+            locked = 0
+            put_page(mm, pg)
+            continue
+        if not page.put_testzero(mm, address.page_off(mm, pg)):
+            continue
+        if has(mm, pg, abi.PG_lru):
+            zone = zone_of(mm, pg)
+            if zone != locked:
+                spin_lock(mm, mmzone.zone_off(mm, zone))
+                locked = zone
+            clear_flag(mm, pg, abi.PG_lru)
+            del_page_from_lru_list(mm, pg, page_off_lru(mm, pg))
+        clear_flag(mm, pg, abi.PG_active)
+        to_free.add(pg)
+    free_hot_cold_page_list(mm, to_free, cold)
 
 
 # -- off the lists and back ----------------------------------------------------------

@@ -362,6 +362,7 @@ def shrink_inactive_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, wh
         waiting.congestion_wait(mm, mm.hz // 10)
         if mm.fatal_signal:
             return codes.SWAP_CLUSTER_MAX
+    lru.lru_add_drain(mm)
     lru.spin_lock(mm, z)
     taken, scanned = isolate_lru_pages(mm, nr_to_scan, zone, pages, sc, which)
     stat.mod_zone_state(mm, z, fields.NR_LRU_BASE + which, -taken)
@@ -434,6 +435,7 @@ def shrink_active_list(mm: Mm, nr_to_scan: int, zone: int, sc: ScanControl, whic
     active = PageList.on_stack(mm, _STACK_ACTIVE)
     inactive = PageList.on_stack(mm, _STACK_INACTIVE)
     rotated = 0
+    lru.lru_add_drain(mm)
     lru.spin_lock(mm, z)
     taken, scanned = isolate_lru_pages(mm, nr_to_scan, zone, hold, sc, which)
     stat.mod_zone_state(mm, z, fields.NR_PAGES_SCANNED, scanned)

@@ -177,6 +177,7 @@ class Workload:
     def compact(self, nid: int = 0) -> None:
         """Compact a node as a whole, as ``echo 1 > /proc/sys/vm/compact_memory`` does."""
         self.mm.steps_left = self.mm.step_budget
+        lru.lru_add_drain_all(self.mm)
         compaction.compact_node(self.mm, nid)
 
 
@@ -258,6 +259,7 @@ class File:
         lru.set_flag(mm, pg, abi.PG_uptodate)
         # The reader is done with it; the page cache's reference remains.
         lru.put_page(mm, pg)
+        lru.lru_add_drain(mm)
 
     def touch(self, index: int) -> None:
         """``mark_page_accessed``: somebody has used the page."""
@@ -390,6 +392,7 @@ class Task:
             mm.as_u64[(at + abi.PAGE_INDEX) >> 3] = vpn
             rmap.page_add_anon_rmap(mm, pg)
             lru.lru_cache_add_active_or_unevictable(mm, pg, locked)
+            lru.lru_add_drain(mm)
             self._map(pte, pg, owners.PTE_RW | owners.PTE_DIRTY, locked, owners.TASK_ANON_RSS)
 
     def mmap_file(

@@ -60,6 +60,8 @@ _ARRAYS = {
 }
 #: Words of each CPU.
 _PER_CPU_WORDS = "numa_node kernel_stack"
+#: Other variables of each CPU, and their bytes: struct pagevec.
+_PER_CPU_ARRAYS = {"lru_add_pvec": 128}
 #: Structs of each CPU.
 _PER_CPU_STRUCTS = {
     "vm_event_states": "vm_event_state",
@@ -242,6 +244,9 @@ def per_cpu(dump: Dump, kept: Kept, offset: int) -> None:
     for name in _PER_CPU_WORDS.split():
         if name in symbols:
             kept.at(what, symbols[name] + offset & _U64, 8)
+    for name, size in _PER_CPU_ARRAYS.items():
+        if name in symbols:
+            kept.at(what, symbols[name] + offset & _U64, size)
     for name, tag in _PER_CPU_STRUCTS.items():
         if name == "boot_pageset" and layout.has("per_cpu_pageset"):
             tag = "per_cpu_pageset"

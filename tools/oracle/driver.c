@@ -374,7 +374,8 @@ static struct outcome make_records(void)
 	int i;
 
 	for (i = 0; i < RECORDS; i++) {
-		struct page *page = alloc_pages(GFP_KERNEL, 0);
+		/* Not alloc_pages(): until the end of the boot its memory policy interleaves. */
+		struct page *page = alloc_pages_node(-1, GFP_KERNEL, 0);
 
 		if (!page)
 			break;

@@ -18,8 +18,8 @@ from physmem.vmlinux import Vmlinux
 
 __all__ = ["describe"]
 
-#: What kernels with CONFIG_KMEMCHECK have, too: no recording of 4.0.0 is of one.
-_MORE = {"kmemcheck_enabled", "printk_ratelimit_state"}
+#: What the recordings of 4.0.0 do without.
+_MORE = {"kmemcheck_enabled", "printk_ratelimit_state", "lru_add_pvec"}
 
 
 def describe(folder: Path) -> None:

@@ -385,10 +385,11 @@ _WAITERS = (
 
 
 def wait(
-    *, cached: int = 0, pinned: float = 1.0, zones: Sequence[int] = (0, 0, DMA, DMA32)
+    *, taken: int = 0, cached: int = 0, pinned: float = 1.0, zones: Sequence[int] = (0, 0, DMA, DMA32)
 ) -> Callable[[Writer, int], None]:
     """Memory is used up and partly freed again, here and there; then comes who may wait for larger blocks.
 
+    :param taken: blocks of 32 pages that are used up once and for all, so that the rest is not long
     :param cached: pages of a file
     :param pinned: as many of them can neither be reclaimed nor moved: with too few pages on the LRU lists for the
         counters to be exact, reclaim and compaction wait for others, but on these guests no time passes.  Nor is
@@ -401,7 +402,8 @@ def wait(
         if cached:
             w.lines.append("M")
         for index in range(cached):
-            if index % 64 != 63:
+            # The last place of each leaf of the radix tree is taken (driver.c).
+            if index % 16 != 15:
                 block = w.alloc(MOVABLE, 0)
                 w.live.pop()
                 if rng.random() < pinned:
@@ -409,6 +411,11 @@ def wait(
                 w.lines.append(f"C {block.id} {index}")
             for _ in range(rng.randrange(5)):
                 w.alloc(rng.choice(MOBILITIES), 0)
+        held = w.live
+        w.live = []
+        for _ in range(taken):
+            w.alloc(0, 5)
+        w.live = held
         for _ in range(3):
             mobility = rng.choice(MOBILITIES)
             for _ in range(count):
@@ -472,6 +479,7 @@ RECIPES: dict[str, Recipe] = {
     "wait": Recipe(9000, wait(), _SMALL),
     "wait_pinned": Recipe(9000, wait(cached=512), _SMALL),
     "wait_cached": Recipe(9000, wait(cached=512, pinned=0.6), _SMALL),
+    "wait_little": Recipe(700, wait(taken=200, cached=400, pinned=0.6), _SMALL),
     "isolate": Recipe(3000, isolate(8192, 16384)),
     "kmemcheck": Recipe(1500, mix(more=(0, 0, ZERO, COMP, NOTRACK), keep=300), _KMEMCHECK),
     "kmemcheck_exhaust": Recipe(3000, exhaust(orders=(0, 0, 1, 2)), _KMEMCHECK),
