@@ -389,6 +389,8 @@ def wait(
 ) -> Callable[[Writer, int], None]:
     """Memory is used up and partly freed again, here and there; then comes who may wait for larger blocks.
 
+    Nobody wakes kswapd, which would have its turn as soon as somebody waits.
+
     :param taken: blocks of 32 pages that are used up once and for all, so that the rest is not long
     :param cached: pages of a file
     :param pinned: as many of them can neither be reclaimed nor moved: with too few pages on the LRU lists for the
@@ -404,23 +406,23 @@ def wait(
         for index in range(cached):
             # The last place of each leaf of the radix tree is taken (driver.c).
             if index % 16 != 15:
-                block = w.alloc(MOVABLE, 0)
+                block = w.alloc(NO_KSWAPD | MOVABLE, 0)
                 w.live.pop()
                 if rng.random() < pinned:
                     w.lines.append(f"g {block.id}")
                 w.lines.append(f"C {block.id} {index}")
             for _ in range(rng.randrange(5)):
-                w.alloc(rng.choice(MOBILITIES), 0)
+                w.alloc(NO_KSWAPD | rng.choice(MOBILITIES), 0)
         held = w.live
         w.live = []
         for _ in range(taken):
-            w.alloc(0, 5)
+            w.alloc(NO_KSWAPD, 5)
         w.live = held
         for _ in range(3):
             mobility = rng.choice(MOBILITIES)
             for _ in range(count):
-                w.alloc(rng.choice((mobility, MOVABLE)) | rng.choice(zones), 0)
-            for _ in range(40):
+                w.alloc(NO_KSWAPD | rng.choice((mobility, MOVABLE)) | rng.choice(zones), 0)
+            for _ in range(count // 20):
                 for _ in range(int(rng.expovariate(1 / 60))):
                     if w.live:
                         w.free(w.pop(), 0.3)
@@ -435,6 +437,38 @@ def wait(
                         flags |= NORETRY
                     w.alloc(flags, order)
             w.free_all(cold=0.2)
+
+    return write
+
+
+def compact(*, taken: int, cached: int) -> Callable[[Writer, int], None]:
+    """What is left of memory is pages of a file and gaps between them; blocks are had by moving those together."""
+
+    def write(w: Writer, count: int) -> None:
+        rng = w.random
+        w.lines += ["t 200000", "M"]
+        for _ in range(taken):
+            w.alloc(NO_KSWAPD, 5)
+        w.live = []
+        index = 0
+        for i in range(5 * cached):
+            block = w.alloc(NO_KSWAPD | MOVABLE, 0)
+            if i % 5 == 0:
+                w.live.pop()
+                index += index % 16 == 15
+                w.lines.append(f"C {block.id} {index}")
+                index += 1
+        # What the other zone still has is not to be used instead.
+        for _ in range(60):
+            w.alloc(NO_KSWAPD | DMA, 5)
+            w.live.pop()
+        w.free_all(cold=0.3)
+        w.lines.append("d")
+        for _ in range(count):
+            flags = rng.choice((PATIENT, PATIENT | MOVABLE, PATIENT | COMP, gfp.GFP_TRANSHUGE)) | NORETRY
+            w.alloc(flags, rng.choice((1, 2, 3, 3, 4, 4, 5, 6, 9)))
+            while w.live and rng.random() < 0.45:
+                w.free(w.pop())
 
     return write
 
@@ -476,10 +510,10 @@ RECIPES: dict[str, Recipe] = {
     "cma": Recipe(700, cma(0x6C00, 4096), _CMA),
     "cma_pressure": Recipe(5000, cma(0x6C00, 4096, pressure=3000), _CMA),
     "cma_mix": Recipe(4000, mix(keep=1500), _CMA),
-    "wait": Recipe(9000, wait(), _SMALL),
-    "wait_pinned": Recipe(9000, wait(cached=512), _SMALL),
-    "wait_cached": Recipe(9000, wait(cached=512, pinned=0.6), _SMALL),
-    "wait_little": Recipe(700, wait(taken=200, cached=400, pinned=0.6), _SMALL),
+    "wait": Recipe(300, wait(taken=230), _SMALL),
+    "wait_pinned": Recipe(300, wait(taken=215, cached=400), _SMALL),
+    "wait_cached": Recipe(300, wait(taken=215, cached=400, pinned=0.6), _SMALL),
+    "wait_compact": Recipe(150, compact(taken=190, cached=300), _SMALL),
     "isolate": Recipe(3000, isolate(8192, 16384)),
     "kmemcheck": Recipe(1500, mix(more=(0, 0, ZERO, COMP, NOTRACK), keep=300), _KMEMCHECK),
     "kmemcheck_exhaust": Recipe(3000, exhaust(orders=(0, 0, 1, 2)), _KMEMCHECK),
