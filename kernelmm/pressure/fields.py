@@ -125,7 +125,7 @@ class Fields:
             if kind == "zone":
                 value = offset(layout, field)
             elif kind == "percpu":
-                value = dump.symbols.find(field) or 0
+                value = dump.symbols.find(field)
             elif kind == "var":
                 value = dump.virt_to_phys(dump.symbols[field]) if field in dump.symbols else 0
             else:
