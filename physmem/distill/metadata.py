@@ -39,7 +39,10 @@ _WORDS = """
     percpu_pagelist_fraction current_zonelist_order cpu_online_mask cpu_possible_mask mem_map highest_memmap_pfn
     dirty_balance_reserve hugetlb_max_hstate default_hstate_idx transparent_hugepage_flags cma_area_count
     dma_contiguous_default_area cpusets_enabled_key pcpu_base_addr numa_distance_cnt node_online_map
-    kexec_crash_image pageblock_order kmemcheck_enabled
+    kexec_crash_image pageblock_order kmemcheck_enabled zero_page_pfn total_swap_pages nr_vmalloc_pages
+    pcpu_nr_populated pcpu_nr_units sysctl_overcommit_kbytes sysctl_overcommit_ratio num_poisoned_pages
+    nr_memmap_pages nr_memmap_boot_pages direct_gbpages vm_dirty_bytes dirty_background_bytes vm_dirty_ratio
+    dirty_background_ratio
 """
 #: Masks of CPUs.
 _CPU_MASKS = "__cpu_online_mask __cpu_possible_mask cpu_online_bits cpu_possible_bits"
@@ -51,9 +54,10 @@ _COUNTERS = {
     "vm_numa_stat": "NR_VM_NUMA_STAT_ITEMS",
     "vm_numa_event": "NR_VM_NUMA_EVENT_ITEMS",
 }
-#: Other arrays, and their bytes: 5 zones, 8 node states, 4 destructors.
+#: Other arrays, and their bytes: 5 zones, 4 levels of page tables, 4 destructors.
 _ARRAYS = {
     "sysctl_lowmem_reserve_ratio": 20,
+    "direct_pages_count": 32,
     "compound_page_dtors": 32,
     "fail_page_alloc": 144,
     "printk_ratelimit_state": 32,

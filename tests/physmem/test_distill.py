@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import lzma
+import re
 import resource
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from physmem.cli import main
-from physmem.distill import distill
+from physmem.distill import distill, metadata
 from physmem.distill.kept import Kept
 from physmem.dump import Dump, open_dump
 from physmem.errors import UsageError
@@ -27,6 +28,7 @@ from physmem.image.blanked import Blanked
 from physmem.image.notes import Note
 from physmem.image.save import Target
 from physmem.image.write import write_elf
+from physmem.inspect import meminfo
 from physmem.ram import Ram
 from physmem.ranges import Ranges
 
@@ -256,6 +258,18 @@ def test_the_names_of_the_host_are_not_kept(tmp_path: Path) -> None:
     assert leaks(tmp_path / "out.kdump") == []
     with open_image(tmp_path / "out.kdump") as image:
         assert image.read(at + 2 * 65, 5) == b"4.0.0"
+
+
+def test_every_variable_that_is_asked_for_is_kept() -> None:
+    """Where another of its page is kept, one that is not would be 0, as CommitLimit once was."""
+    asked: set[str] = set()
+    for path in Path(meminfo.__file__).parent.rglob("*.py"):
+        for line in path.read_text().splitlines():
+            if re.search(r"variable\((self\.)?dump, |= _pfn\(dump, ", line):
+                asked |= set(re.findall(r'"([a-z_]+[a-z0-9_]*)"', line))
+    assert {"sysctl_overcommit_ratio", "vm_dirty_bytes", "zero_page_pfn", "huge_zero_folio"} <= asked
+    # Its address is all that is asked for.
+    assert asked - {"empty_zero_page"} <= {*metadata._WORDS.split(), *metadata._ARRAYS}
 
 
 def test_what_is_freed_after_boot_is_not_kept() -> None:

@@ -443,6 +443,6 @@ TARGETS = {
         Target("kdump-bitmap", _bitmap, _random_edits, 32 * EDIT.size, EDIT.size, 5000),
         Target("free-lists", _inspect(machine), _random_edits, 32 * EDIT.size, EDIT.size, 3000),
         Target("dump", _modern, _random_edits, 64 * EDIT.size, EDIT.size, 3000),
-        Target("kpages", _kpages, _random_edits, 64 * EDIT.size, EDIT.size, 3000),
+        Target("kpages", _kpages, _random_edits, 64 * EDIT.size, EDIT.size, 1000),
     )
 }
