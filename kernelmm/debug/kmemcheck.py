@@ -86,7 +86,10 @@ class Kmemcheck:
         for each, its in zip(_pages(pg, order), _pages(shadow, order), strict=True):
             self._set_shadow(mm, each, address.page_address(mm, its))
         for each in _pages(pg, order):
-            self._change_pte(mm, each, clear=PRESENT, add=HIDDEN)
+            # kmemcheck_hide_pages
+            at = self._pte_of(mm, each)
+            word.clear_bits(mm, at, PRESENT)
+            word.set_bits(mm, at, HIDDEN)
 
     def free_shadow(self, mm: Mm, pg: int, order: int) -> None:
         """``kmemcheck_free_shadow``: a block is being freed: show it, and free the shadow, which is one block."""
@@ -94,7 +97,10 @@ class Kmemcheck:
             return
         shadow = self._shadow_page(mm, pg)
         for each in _pages(pg, order):
-            self._change_pte(mm, each, clear=HIDDEN, add=PRESENT)
+            # kmemcheck_show_pages
+            at = self._pte_of(mm, each)
+            word.set_bits(mm, at, PRESENT)
+            word.clear_bits(mm, at, HIDDEN)
         for each in _pages(pg, order):
             self._set_shadow(mm, each, 0)
         _free_pages(mm, shadow, order)
@@ -120,12 +126,12 @@ class Kmemcheck:
         table = pte_table(self.kernel, va)
         return table + 8 * (va >> abi.PAGE_SHIFT & 511) if table else 0
 
-    def _change_pte(self, mm: Mm, pg: int, clear: int, add: int) -> None:
+    def _pte_of(self, mm: Mm, pg: int) -> int:
+        """Physical address of the entry of a page's frame; CorruptionError if there is none (a BUG_ON)."""
         at = self._pte(mm, address.page_address(mm, pg))
         if not at:
             mm.corrupt(pg, "kmemcheck_pte", "no entry of 4 KiB in the direct map")
-        word.set_bits(mm, at, add)
-        word.clear_bits(mm, at, clear)
+        return at
 
     def _set_shadow(self, mm: Mm, pg: int, shadow: int) -> None:
         mm.as_u64[(address.page_off(mm, pg) + self.shadow) >> 3] = shadow
