@@ -72,6 +72,8 @@ class BootConfig:
     :ivar kernelcore: bytes for the kernel, the rest of each node becomes ZONE_MOVABLE (``kernelcore=``); 0: all
     :ivar movablecore: bytes for ZONE_MOVABLE (``movablecore=``)
     :ivar cma: bytes for contiguous allocations (``cma=``)
+    :ivar cma_base: the lowest physical address of these; with ``cma_limit`` right behind them, their very address
+    :ivar cma_limit: the highest they end at; 0: anywhere
     :ivar reserved: physical ranges to leave alone
     :ivar zonelist_order: ``default``, ``node`` or ``zone`` (``numa_zonelist_order=``)
     :ivar fail_page_alloc: allocations to fail from boot on (``fail_page_alloc=interval,probability,space,times``)
@@ -89,6 +91,8 @@ class BootConfig:
     kernelcore: int = 0
     movablecore: int = 0
     cma: int = 0
+    cma_base: int = 0
+    cma_limit: int = 0
     reserved: tuple[tuple[int, int], ...] = ()
     zonelist_order: str = "default"
     fail_page_alloc: str = ""
@@ -147,7 +151,7 @@ def boot(config: BootConfig) -> Booted:
 
 
 def _check(config: BootConfig) -> None:
-    for name in ("mem", "kernelcore", "movablecore", "cma"):
+    for name in ("mem", "kernelcore", "movablecore", "cma", "cma_base", "cma_limit"):
         if getattr(config, name) < 0:
             raise UsageError(f"{name}={getattr(config, name)}: less than nothing")
     if config.zonelist_order not in ZONELIST_ORDERS:
@@ -215,7 +219,7 @@ def setup_arch(kernel: Kernel, memblock: Memblock, config: BootConfig, image: Li
     memblock.current_limit = usable.end
     initmem_init(kernel, memblock, config)
     if config.cma:
-        dma_contiguous_reserve(kernel, memblock, config.cma)
+        dma_contiguous_reserve(kernel, memblock, config.cma, config.cma_base, config.cma_limit)
     memblock_find_dma_reserve(kernel, memblock)
     paging_init(kernel, memblock, config)
     e820_reserve_resources(kernel, memblock, config.memory)

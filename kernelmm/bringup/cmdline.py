@@ -119,10 +119,13 @@ def cmdline_parse_movablecore(config: BootConfig, value: str) -> dict[str, Any]:
 
 
 def early_cma(config: BootConfig, value: str) -> dict[str, Any]:
-    """``cma=``: for contiguous allocations; where it is to be (``@START``) is not ours to say."""
-    if "@" in value:
-        raise UsageError("the area's place cannot be chosen")
-    return {"cma": parse_size(value)}
+    """``cma=SIZE``, ``SIZE@BASE`` (just there), ``SIZE@BASE-LIMIT`` (between): for contiguous allocations."""
+    size, at, place = value.partition("@")
+    base, to, limit = place.partition("-")
+    area = {"cma": parse_size(size), "cma_base": parse_size(base) if at else 0, "cma_limit": 0}
+    if at:
+        area["cma_limit"] = parse_size(limit) if to else area["cma_base"] + area["cma"]
+    return area
 
 
 # -- how it is managed ------------------------------------------------------------

@@ -21,6 +21,7 @@ from kernelmm.core import entry, mmzone, page, vmstat
 from kernelmm.core.free import __free_pages as free_pages
 from physmem import abi, address, list_head
 from physmem.errors import UsageError
+from physmem.ranges import Ranges
 
 __all__ = [
     "cma_activate_area",
@@ -132,17 +133,29 @@ def _free_deferred(kernel: Kernel, ram: DeferredRam, start: int, at: int, blocks
 # -- contiguous memory ------------------------------------------------------------
 
 
-def dma_contiguous_reserve(kernel: Kernel, memblock: Memblock, size: int) -> None:
+def dma_contiguous_reserve(kernel: Kernel, memblock: Memblock, size: int, base: int = 0, limit: int = 0) -> None:
     """``dma_contiguous_reserve``: keep memory for contiguous allocations (``cma=``), the highest there is.
 
     :param size: bytes; rounded up to blocks of the largest order
+    :param base: the first physical address that it may have
+    :param limit: it ends at this address at the latest; 0: anywhere.  If there is room for ``size`` bytes exactly,
+        it begins at ``base``, wherever that is
+    :raises UsageError: there is no such piece of memory; a kernel would say so, and go on without
     """
     align = PAGE_SIZE * BLOCK
-    size = round_up(size, align)
-    base = memblock.find_in_range(0, memblock.end, size, align)
-    if base is None:
-        raise UsageError(f"cma={size:#x}: there is no such piece of memory")
-    memblock.reserve(base, base + size)
+    fixed = base != 0 and base + size == limit
+    low, wanted = round_up(base, align), round_up(size, align)
+    high = min(round_down(limit, align) or memblock.end, memblock.end)
+    if fixed:
+        found = low if (Ranges(memblock.free_ranges())).covers(low, low + wanted) else None
+    else:
+        found = memblock.find_in_range(low, high, wanted, align)
+    if found is None:
+        place = f" at {low:#x}" if fixed else f" from {low:#x} to {high:#x}" if base else ""
+        raise UsageError(f"cma={size:#x}{place}: there is no such piece of memory")
+    memblock.reserve(found, found + wanted)
+    printk(kernel, f"cma: Reserved {wanted >> 20} MiB at {found:#018x}")
+    base, size = found, wanted
     area = kernel.symbols["cma_areas"]
     kernel.set(area, "cma.base_pfn", base // PAGE_SIZE)
     kernel.set(area, "cma.count", size // PAGE_SIZE)

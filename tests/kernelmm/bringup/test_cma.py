@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""CMA areas that cannot be: what Linux 4.0.4 did with the same command line (tools/oracle's kernel, 64 MiB)."""
+"""CMA areas: what Linux 4.0.4 did with the same command lines (tools/oracle's kernel, 64 MiB)."""
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from kernelmm import Machine
 from kernelmm.core import mmzone
 from physmem import abi
+from physmem.errors import UsageError
 from physmem.inspect.check import check
 
 PAGEBLOCK = abi.PAGEBLOCK_NR_PAGES
@@ -48,3 +50,39 @@ def test_an_area_in_one_zone_says_nothing() -> None:
     with Machine.boot("64M", cma=8 << 20) as machine:
         assert "could not be activated" not in machine.dmesg()
         assert machine.cma_alloc(1) is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("16M", "16 MiB at 0x0000000002c00000"),
+        ("8M@32M", "8 MiB at 0x0000000002000000"),
+        ("6M@33M", "8 MiB at 0x0000000002400000"),
+        ("8M@16M-48M", "8 MiB at 0x0000000002800000"),
+        ("8M@0-40M", "8 MiB at 0x0000000002000000"),
+        ("8M@4M", "8 MiB at 0x0000000000400000"),
+    ],
+)
+def test_where_it_is(value: str, said: str) -> None:
+    with Machine.boot("64M", cmdline=f"cma={value}") as machine:
+        assert f"cma: Reserved {said}\n" in machine.dmesg()
+        page = machine.cma_alloc(1)
+        assert page is not None
+        assert machine.page_to_pfn(page) << 12 == int(said.split()[-1], 16)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        # The kernel says that it has failed, and goes on.
+        ("8M@48M-52M", "cma=0x800000 from 0x3000000 to 0x3400000: there is no such piece"),
+        ("8M@16M", "cma=0x800000 at 0x1000000: there is no such piece"),
+        # The kernel takes what is no memory.
+        ("8M@63M", "cma=0x800000 at 0x4000000: there is no such piece"),
+        ("8M@", "cma=8M@: size ''"),
+        ("8M@1M-x", "cma=8M@1M-x: size 'x'"),
+    ],
+)
+def test_where_it_cannot_be(value: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why):
+        Machine.boot("64M", cmdline=f"cma={value}")
