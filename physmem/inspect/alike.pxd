@@ -40,7 +40,7 @@ cdef class Sorter:
 
     cpdef begin(self)
 
-    @cython.locals(stride=uint64_t, flags_at=uint64_t, mapping_at=uint64_t, mapcount_at=uint64_t, mapcount_shift=uint32_t, count_at=uint64_t, count_shift=uint32_t, tail_at=uint64_t, tail_mask=uint64_t, head_mask=uint64_t, buddy_mask=uint64_t, buddy_value=uint64_t, at=uint64_t, _i=uint64_t, j=uint64_t, flags=uint64_t, mapcount=uint64_t, key=uint64_t, last=uint64_t, kind=uint32_t, known=bint, free=uint32_t, word=uint64_t, n=uint64_t, high=int32_t, position=uint64_t, none=uint32_t, low=uint64_t, bits=uint64_t, of_tail=uint64_t)
+    @cython.locals(stride=uint64_t, flags_at=uint64_t, mapping_at=uint64_t, mapcount_at=uint64_t, mapcount_shift=uint32_t, count_at=uint64_t, count_shift=uint32_t, tail_at=uint64_t, tail_mask=uint64_t, head_mask=uint64_t, buddy_mask=uint64_t, buddy_value=uint64_t, at=uint64_t, _i=uint64_t, j=uint64_t, flags=uint64_t, mapping=uint64_t, counted=uint64_t, referred=uint64_t, lead=uint64_t, last_flags=uint64_t, last_mapping=uint64_t, last_counted=uint64_t, last_referred=uint64_t, last_lead=uint64_t, last_kind=uint32_t, same=bint, plain=bint, tailing=bint, mapcount=uint64_t, key=uint64_t, last=uint64_t, kind=uint32_t, known=bint, free=uint32_t, word=uint64_t, n=uint64_t, high=int32_t, position=uint64_t, none=uint32_t, low=uint64_t, bits=uint64_t, of_tail=uint64_t)
     cpdef sort(self, const uint64_t[::1] words, uint64_t count)
 
     @cython.locals(mixed=uint64_t, mask=uint64_t, i=uint32_t, kind=uint32_t)

@@ -93,6 +93,19 @@ class Sorter:
         _i: u64
         j: u64
         flags: u64
+        mapping: u64
+        counted: u64
+        referred: u64
+        lead: u64
+        last_flags: u64 = 0
+        last_mapping: u64 = 0
+        last_counted: u64 = 0
+        last_referred: u64 = 0
+        last_lead: u64 = 0
+        last_kind: u32 = 0
+        same: bool
+        plain: bool = False
+        tailing: bool = False
         mapcount: u64
         key: u64
         last: u64 = 0
@@ -109,8 +122,33 @@ class Sorter:
         of_tail: u64 = 0x80000000  # and the sign of an int
         for _i in range(count):
             flags = words[at + flags_at]
-            mapcount = words[at + mapcount_at] >> mapcount_shift & low
-            key = mapcount << 32 | (words[at + mapping_at] & 3) << 29 | flags & bits
+            mapping = words[at + mapping_at] & 3
+            counted = words[at + mapcount_at]
+            referred = words[at + count_at]
+            lead = words[at + tail_at]
+            # Most pages are as the one before, and say nothing by themselves.
+            same = flags == last_flags and counted == last_counted and referred == last_referred
+            if same and mapping == last_mapping:
+                if plain and lead & tail_mask == 0:
+                    self.kind[position] = last_kind
+                    position += 1
+                    at += stride
+                    continue
+                if tailing and lead == last_lead:
+                    self.run_length[self.runs - 1] += 1
+                    self.kind[position] = last_kind
+                    position += 1
+                    at += stride
+                    continue
+            last_flags = flags
+            last_mapping = mapping
+            last_counted = counted
+            last_referred = referred
+            last_lead = lead
+            plain = not self.behind
+            tailing = False
+            mapcount = counted >> mapcount_shift & low
+            key = mapcount << 32 | mapping << 29 | flags & bits
             if self.behind:
                 # The page behind a head has what did not fit into that.
                 self.behind = False
@@ -118,7 +156,9 @@ class Sorter:
                 for j in range(stride):
                     self.rows[n + j] = words[at + j]
                 self.seconds[self.heads - 1] = 1
-            if words[at + tail_at] & tail_mask:
+            if lead & tail_mask:
+                plain = False
+                tailing = self.tail_at == self.lead_at
                 key |= of_tail
                 word = words[at + self.lead_at]
                 high = mapcount - ((mapcount & of_tail) << 1)
@@ -138,6 +178,7 @@ class Sorter:
             else:
                 self.in_run = False
                 if flags & head_mask:
+                    plain = False
                     n = 2 * self.heads * stride
                     for j in range(stride):
                         self.rows[n + j] = words[at + j]
@@ -146,6 +187,7 @@ class Sorter:
                     self.heads += 1
                     self.behind = True
             if mapcount & buddy_mask == buddy_value:
+                plain = tailing = False
                 word = words[at + self.order_at]
                 self.orders[self.blocks] = word if word < 64 else 64
                 self.blocks += 1
@@ -153,8 +195,9 @@ class Sorter:
                 kind = self.kind_of(key)
                 last = key
                 known = True
-            free = none if words[at + count_at] >> count_shift & low == 0 else 0
-            self.kind[position] = kind | free
+            free = none if referred >> count_shift & low == 0 else 0
+            last_kind = kind | free
+            self.kind[position] = last_kind
             position += 1
             at += stride
         self.pages = position

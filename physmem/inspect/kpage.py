@@ -82,18 +82,18 @@ class KPages:
         self._nopage = int(KPF.NOPAGE) if dump.release < (6, 16) else 0
         self._rules = Rules(dump, form, self.array)
         self._reuse = reuse
+        self._room: tuple[memoryview, memoryview] | None = None
         self._rows = rows(dump, form, min(PIECE, max(self.end, 1))) if by is None else by
 
     def __iter__(self) -> Iterator[Piece]:
         """All page frames, in ascending pieces."""
         known = self._there.intersection(self.array.present)
-        room: tuple[memoryview, memoryview] | None = None
         for start in range(0, self.end, PIECE):
             count = min(PIECE, self.end - start)
             # Memory that the system gives is slow until it has been touched.
-            if room is None or not self._reuse:
-                room = anonymous(count, "Q"), anonymous(count, "Q")
-            flags, counts = (each[:count] for each in room)
+            if self._room is None or not self._reuse:
+                self._room = anonymous(count, "Q"), anonymous(count, "Q")
+            flags, counts = (each[:count] for each in self._room)
             if not known.covers(start, start + count):
                 flags.cast("B")[:] = self._nopage.to_bytes(8, "little") * count
                 counts.cast("B")[:] = bytes(8 * count)

@@ -161,7 +161,8 @@ class Compiled:
 def anonymous(count: int, code: str) -> memoryview:
     """Room for ``count`` numbers: memory that is not touched costs nothing, and hardly any of it is."""
     size = struct.calcsize(code)
-    view: memoryview = memoryview(mmap.mmap(-1, max(count, 1) * size))[: count * size].cast(code)  # type: ignore[call-overload]
+    memory = mmap.mmap(-1, max(count, 1) * size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    view: memoryview = memoryview(memory)[: count * size].cast(code)  # type: ignore[call-overload]
     return view
 
 

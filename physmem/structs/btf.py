@@ -63,6 +63,7 @@ class Kind:
 _FIXED = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
 _ELEMENT = {Kind.STRUCT: 12, Kind.UNION: 12, Kind.ENUM: 8, Kind.FUNC_PROTO: 8, Kind.DATASEC: 12, Kind.ENUM64: 12}
 _MAX_KIND = Kind.ENUM64
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 #: Words behind a record of a kind that nobody told.
 _UNKNOWN = (1 << 32) - 1
 
@@ -138,7 +139,7 @@ class Btf:
             fixed[kind], each[kind] = behind, element
         most = len(self._words) // 3
         # Memory that is not touched costs nothing: records are longer than that.
-        room = memoryview(mmap.mmap(-1, 9 * most + 4))
+        room = memoryview(mmap.mmap(-1, 9 * most + 4, flags=_PRIVATE))
         starts, names, kinds = room[: 4 * most].cast("I"), room[4 * most : 8 * most].cast("I"), room[8 * most :]
         count = records(self._words, memoryview(fixed), memoryview(each), starts, names, kinds)
         self._starts, self._kinds, self._names = starts[:count], bytes(kinds[:count]), bytes(names[:count])
@@ -248,7 +249,7 @@ class Btf:
     def _all_enumerators(self) -> tuple[bytes, memoryview, bool]:
         """The offset of the name of every enumerator; the number of its enum; whether any enum is said to be signed."""
         most = len(self._words) // 2
-        room = memoryview(mmap.mmap(-1, 8 * most + 4))
+        room = memoryview(mmap.mmap(-1, 8 * most + 4, flags=_PRIVATE))
         names, owners = room[: 4 * most].cast("I"), room[4 * most : 8 * most].cast("I")
         signed = memoryview(bytearray(8)).cast("Q")
         kinds = memoryview(self._kinds)
