@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sys
 import sysconfig
+import time
 import zlib
 from pathlib import Path
 
@@ -51,9 +52,12 @@ def record() -> str:
         for package in ("physmem", "kernelmm")
         for path in (ROOT / package).rglob("*.pxd")
     ]
+    # Of when they were read, a little before: the clock of file systems lags.
+    lines = [f"{time.time_ns() - 1_000_000_000}\n"]
     contents = {name: (ROOT / name).read_bytes() for name in sorted(sources)}
     # As physmem.engine has it.
-    return "".join(f"{zlib.crc32(data):08x}-{len(data)} {name}\n" for name, data in contents.items())
+    lines += (f"{zlib.crc32(data):08x}-{len(data)} {name}\n" for name, data in contents.items())
+    return "".join(lines)
 
 
 class OptionalBuildExt(build_ext):

@@ -99,6 +99,7 @@ class Kallsyms(SymbolTable):
     def __init__(self, names: Names, addresses: Addresses) -> None:
         self._names = names
         self._addresses = addresses
+        self._asked: dict[str, int | None] = {}
 
     @cached_property
     def _all(self) -> dict[str, int]:
@@ -112,8 +113,10 @@ class Kallsyms(SymbolTable):
         """The address of a symbol, None if there is none of that name."""
         if "_all" in self.__dict__:
             return self._all.get(name)
-        number = self._names.find(name)
-        return None if number is None else self._addresses(number)
+        if name not in self._asked:
+            number = self._names.find(name)
+            self._asked[name] = None if number is None else self._addresses(number)
+        return self._asked[name]
 
     def __getitem__(self, name: str) -> int:
         address = self.find(name)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,18 @@ def test_engines_that_cannot_be(uncompiled: Path, project_environment: dict[str,
     assert "UsageError: engine 'steam'" in done.stderr
 
 
+def test_what_was_not_written_to_since_is_not_read(compiled: Path, project_environment: dict[str, str]) -> None:
+    record = compiled / "physmem/_built.txt"
+    lines = record.read_text().splitlines()
+    wrong = [f"00000000-{line.partition(' ')[0].partition('-')[2]} {line.partition(' ')[2]}" for line in lines[1:]]
+    for begun, used in ((time.time_ns() + 10**9, "compiled"), (0, "interpreted")):
+        record.write_text("\n".join([str(begun), *wrong]) + "\n")
+        assert python(WHICH, compiled, project_environment).stdout.split()[0] == used
+    # Of another size, it has been, whatever the clock says.
+    record.write_text("\n".join([str(time.time_ns() + 10**9), wrong[0].replace("-", "-9", 1), *wrong[1:]]) + "\n")
+    assert python(WHICH, compiled, project_environment).stdout.split()[0] == "interpreted"
+
+
 @pytest.mark.parametrize("change", ["a room", "a declaration", "no record", "a broken record"])
 def test_a_stale_build_is_not_used(compiled: Path, project_environment: dict[str, str], change: str) -> None:
     record = compiled / "physmem/_built.txt"
@@ -121,7 +134,7 @@ def test_the_record_has_every_room() -> None:
     missing = engine.why_interpreted()
     if missing:
         pytest.skip(missing)
-    recorded = [line.split(" ", 1)[1] for line in (ROOT / "physmem/_built.txt").read_text().splitlines()]
+    recorded = [line.split(" ", 1)[1] for line in (ROOT / "physmem/_built.txt").read_text().splitlines()[1:]]
     rooms = [
         path.relative_to(ROOT).as_posix()
         for package in ("physmem", "kernelmm")
