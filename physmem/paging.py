@@ -185,15 +185,18 @@ def chunks(
     return pieces, 12
 
 
-def runs(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4) -> Iterator[tuple[int, int, int]]:
+def runs(
+    memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4, sme_mask: int = 0
+) -> Iterator[tuple[int, int, int]]:
     """What of the virtual range [start, end) is mapped to contiguous memory: (start, end, physical address), ascending.
 
     What is not mapped, or its table absent, is left out.
 
     :param start: a multiple of 2 MiB; so far ``end`` is rounded up
+    :param sme_mask: the bit of entries that is no part of an address
     """
     begin = upto = at = 0
-    for va, size, phys in _mapped(memory, pgd, start, end, levels):
+    for va, size, phys in _mapped(memory, pgd, start, end, levels, PTE_ADDRESS & ~sme_mask):
         if upto != va or at + upto - begin != phys:
             if begin < upto:
                 yield begin, upto, at
@@ -203,8 +206,13 @@ def runs(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4
         yield begin, upto, at
 
 
-def _mapped(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int) -> Iterator[tuple[int, int, int]]:
-    """The pages that map a range, or the parts of them that do: address, bytes, physical address."""
+def _mapped(
+    memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int, address: int
+) -> Iterator[tuple[int, int, int]]:
+    """The pages that map a range, or the parts of them that do: address, bytes, physical address.
+
+    :param address: the bits of an entry that are one
+    """
     count = -(-(end - start) // (1 << 21))
     position = 0
     while position < count:
@@ -213,15 +221,15 @@ def _mapped(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int)
         here = min(512 - first, count - position)
         entry, table = _pmd_table(memory, pgd, va, levels)
         if entry:
-            yield va, here << 21, (entry & PTE_ADDRESS & -(1 << 30)) + (first << 21)
+            yield va, here << 21, (entry & address & -(1 << 30)) + (first << 21)
         for number, value in enumerate(table[first : first + here]):
             if value & PRESENT:
                 at = va + (number << 21)
                 if value & LARGE:
-                    yield at, 1 << 21, value & PTE_ADDRESS & -(1 << 21)
+                    yield at, 1 << 21, value & address & -(1 << 21)
                 else:
-                    small = enumerate(_words(memory, value & PTE_ADDRESS))
-                    yield from ((at + (i << 12), 1 << 12, each & PTE_ADDRESS) for i, each in small if each & PRESENT)
+                    small = enumerate(_words(memory, value & address))
+                    yield from ((at + (i << 12), 1 << 12, each & address) for i, each in small if each & PRESENT)
         position += here
 
 

@@ -126,9 +126,7 @@ class PageTables:
         return self._memory.size
 
     def read(self, phys: int, size: int) -> bytes:
-        """Whole entries."""
-        entries = memoryview(self._memory.read(phys, size)).cast("Q")
-        return b"".join((entry & self._keep).to_bytes(8, "little") for entry in entries)
+        return self._memory.read(phys, size)
 
     def u64(self, phys: int) -> int:
         return self._memory.u64(phys) & self._keep

@@ -213,7 +213,9 @@ def _runs(dump: Dump, limit: int) -> Iterator[_Segment]:
         yield from _pieces(dump, limit, _chunks(dump, limit))
         return
     start = dump.mem_map
-    for begin, end, phys in paging.runs(dump.tables, dump.pgd, start, start + limit * size, dump.regions.levels):
+    regions = dump.regions
+    found = paging.runs(dump.tables, dump.pgd, start, start + limit * size, regions.levels, regions.sme_mask)
+    for begin, end, phys in found:
         first = (begin - start) // size
         if first < limit:
             yield _Segment(first, min((end - start) // size, limit), phys)

@@ -178,6 +178,14 @@ def test_chunks_are_many_walks(pieces: list[str], holes: set[int], giant: bool) 
     found, shift = paging.chunks(ram, PGD, START, START + (8 << 21))
     assert shift == (12 if {"small", "absent"} & set(pieces[: 4 if giant else 8]) else 21)
     assert len(found) == 8 << 21 - shift
+    # Stretches say the same, as long as they can be.
+    told, last = [UNMAPPED] * len(found), (0, 0, 0)
+    for begin, end, phys in paging.runs(ram, PGD, START, START + (8 << 21)):
+        assert begin > last[1] or phys != last[2] + last[1] - last[0]
+        last = begin, end, phys
+        for va in range(begin, end, 1 << shift):
+            told[(va - START) >> shift] = phys + va - begin
+    assert told == found.tolist()
     for number, phys in enumerate(found.tolist()):
         try:
             walked = paging.walk(ram, PGD, START + (number << shift)).phys

@@ -184,6 +184,7 @@ def test_encrypted_page_tables(ram: Ram) -> None:
     assert paging.walk(tables, 0x1000, va + 5).phys == 0xABC005
     pieces, shift = paging.chunks(tables, 0x1000, va, va + (1 << 21))
     assert (shift, int(pieces[0])) == (12, 0xABC000)
+    assert list(paging.runs(tables, 0x1000, va, va + (1 << 21), sme_mask=mask)) == [(va, va + 4096, 0xABC000)]
     assert tables.ranges == ram.ranges
     assert tables.size == ram.size
     assert tables.read(0x4000, 2) == b"\x03\xc0"
