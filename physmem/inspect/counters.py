@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from physmem.dump import Dump
 from physmem.errors import AbsentError, AddressError, SymbolError
 from physmem.inspect.cpus import is_smp, online_cpus, per_cpu
 from physmem.inspect.zoneformat import stat_names
 from physmem.inspect.zones import Node, nodes, pagesets
+from physmem.structs.record import Record
 
 __all__ = ["events", "exact", "numa_stats", "page_stats", "variable"]
 
@@ -61,8 +60,8 @@ def _sums(dump: Dump, names: Iterable[str], parts: list[dict[str, int]]) -> dict
     for name in names:
         if items and name in dump.symbols:
             try:
-                place = dump.virt_to_phys(dump.symbols[name])
-                return dict(zip(items, dump.memory.array(place, np.int64, len(items)).tolist(), strict=True))
+                values = memoryview(dump.read(dump.symbols[name], 8 * len(items))).cast("q")
+                return dict(zip(items, values, strict=True))
             except (AbsentError, AddressError):
                 break
     return {item: sum(part[item] for part in parts) for item in items}
@@ -82,12 +81,12 @@ def exact(dump: Dump, item: str) -> int:
     if not is_smp(dump):
         return total
     index = list(found[0].vm_stat).index(item)
-    diffs = dump.layout.dtype("per_cpu_nodestat", ["vm_node_stat_diff"])
+    size = dump.layout.sizeof("per_cpu_nodestat")
     for node in found:
         pointer = dump.field(node.address, "pglist_data", "per_cpu_nodestats")
         for cpu in online_cpus(dump):
-            place = dump.virt_to_phys(per_cpu(dump, pointer, cpu))
-            total += int(dump.memory.array(place, diffs, 1)[0]["vm_node_stat_diff"][index])
+            data = dump.read(per_cpu(dump, pointer, cpu), size)
+            total += Record(dump.layout, "per_cpu_nodestat", data).values("vm_node_stat_diff")[index]
     return total
 
 
@@ -100,11 +99,11 @@ def events(dump: Dump) -> dict[str, int] | None:
     if not layout.has("vm_event_state", "event") or "vm_event_item" not in layout.enums:
         return None
     names = stat_names(layout, "vm_event_item", layout.lengthof("vm_event_state", "event"))
-    total = np.zeros(len(names), np.uint64)
+    total = [0] * len(names)
     try:
         for cpu in online_cpus(dump):
-            place = dump.virt_to_phys(per_cpu(dump, dump.symbols["vm_event_states"], cpu))
-            total += dump.memory.array(place, np.uint64, len(names))
+            data = dump.read(per_cpu(dump, dump.symbols["vm_event_states"], cpu), 8 * len(names))
+            total = [one + other & (1 << 64) - 1 for one, other in zip(total, memoryview(data).cast("Q"), strict=True)]
     except (AbsentError, AddressError, SymbolError):
         return None
-    return dict(zip(names, total.tolist(), strict=True))
+    return dict(zip(names, total, strict=True))

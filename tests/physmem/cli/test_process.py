@@ -79,13 +79,25 @@ def test_a_terminal_gets_ruled_tables(physmem):
 HEAVY = ("numpy", "construct", "rich.console", "hashlib", "zipfile")
 
 
-@pytest.mark.parametrize(
-    "line", [("buddyinfo",), ("pages",), ("pagetypeinfo",), ("vtop", "ffffffff81000000")], ids=lambda line: line[0]
-)
-def test_small_verbs_start_without_large_modules(oracle, line):
-    if line[0].startswith("page") and engine.why_interpreted():
+SMALL = [
+    "info",
+    "buddyinfo",
+    "zoneinfo",
+    "meminfo",
+    "vmstat",
+    "iomem",
+    "fragmentation",
+    "pages",
+    "pagetypeinfo",
+    "vtop",
+]
+
+
+@pytest.mark.parametrize("verb", SMALL)
+def test_small_verbs_start_without_large_modules(oracle, verb):
+    if verb.startswith("page") and engine.why_interpreted():
         pytest.skip("interpreted, it counts with numpy")
-    verb, *rest = line
+    rest = ["ffffffff81000000"] if verb == "vtop" else []
     image = oracle.parent / "vmcores/deb61-1g-2node/image.vmcore.xz"
     command = [sys.executable, "-X", "importtime", "-m", "physmem", verb, image, *rest]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
