@@ -29,6 +29,8 @@ COMMAND_LINE_SIZE = 2048
 
 #: ``name``, ``name=value``, ``name="a value with blanks"``, each up to the next blank.
 _PARAMETER = r'(?:[^\s"]|"[^"]*")+'
+#: What kstrtoint takes.
+_INT = r"(?ai)(?P<sign>[+-]?)(?:0x(?P<hex>[0-9a-f]{1,8})|0(?P<octal>[0-7]{1,11})|(?P<decimal>0|[1-9][0-9]{0,9}))"
 _PERCENT = r"(?a)([0-9]{1,3})%"
 _MEMMAP = r"(?a)(?P<size>\w+)(?P<kind>[@#$])(?P<start>\w+)"
 _MEMMAP_KINDS = {"@": Kind.RAM, "#": Kind.ACPI, "$": Kind.RESERVED}
@@ -183,13 +185,11 @@ def early_page_owner_param(config: BootConfig, value: str) -> dict[str, Any]:
 
 def param_kmemcheck(config: BootConfig, value: str) -> dict[str, Any]:
     """``kmemcheck=``: which bytes were written is watched from the start (1), until the first error (2), or not (0)."""
-    try:
-        # As kstrtoint does: base 8 is said by a 0.
-        octal = re.fullmatch(r"(?a)([+-]?)0([0-7]+)", value)
-        number = int(value, 0) if octal is None else int(octal[1] + octal[2], 8)
-    except ValueError:
-        raise UsageError("not a number") from None
-    return {"debug": replace(config.debug, kmemcheck=number)}
+    if (match := re.fullmatch(_INT, value)) is None:
+        raise UsageError("not a number")
+    base = 16 if match["hex"] else 8 if match["octal"] else 10
+    number = int(match["hex"] or match["octal"] or match["decimal"], base)
+    return {"debug": replace(config.debug, kmemcheck=-number if match["sign"] == "-" else number)}
 
 
 def fail_page_alloc_param(config: BootConfig, value: str) -> dict[str, Any]:

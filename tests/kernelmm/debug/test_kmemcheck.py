@@ -103,7 +103,7 @@ def test_one_cpu_is_brought_up() -> None:
         assert "Limiting" not in machine.dmesg()
 
 
-@pytest.mark.parametrize("value", ["1", "0x1", "01", "2", "0", "-1"])
+@pytest.mark.parametrize("value", ["1", "0x1", "01", "2", "0", "-1", "+1"])
 def test_on_the_command_line(value: str) -> None:
     with Machine.boot("32M", cmdline=f"kmemcheck={value}") as machine:
         assert machine.kernel.var("kmemcheck_enabled") == int(value, 0 if value != "01" else 8)
@@ -113,8 +113,9 @@ def test_on_the_command_line(value: str) -> None:
 def test_options_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="either that or debug_pagealloc"):
         Machine.boot("32M", debug=Debug(kmemcheck=1, debug_pagealloc=True))
-    with pytest.raises(UsageError, match="kmemcheck=yes: not a number"):
-        Machine.boot("32M", cmdline="kmemcheck=yes")
+    for value in ("yes", "1_0", "08", "0x", "9" * 11, "1x"):
+        with pytest.raises(UsageError, match=f"kmemcheck={value}: not a number"):
+            Machine.boot("32M", cmdline=f"kmemcheck={value}")
     with pytest.raises(UsageError, match="must be an int"):
         Machine.boot("32M", debug=Debug(kmemcheck=1 << 31))
 
