@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kernelmm import Debug, Machine
 from kernelmm.debug.kmemcheck import INITIALIZED, UNINITIALIZED
@@ -433,6 +435,78 @@ def test_builds() -> None:
     build = NUMA.with_debug().with_kmemcheck()
     assert (build.page_owner, build.debug_pagealloc, build.kmemcheck, build.small_pages) == (True, False, True, True)
     assert build.with_kmemcheck() is build
+
+
+# -- whatever is done -------------------------------------------------------------
+
+MASKS = (
+    GFP_KERNEL,
+    GFP_ATOMIC | __GFP_ZERO,
+    GFP_KERNEL | __GFP_COMP,
+    GFP_KERNEL | __GFP_NOTRACK,
+    GFP_HIGHUSER_MOVABLE,
+)
+
+
+def tracked_pages(machine: Machine) -> set[int]:
+    """PFNs of tracked pages, once all that must be so of them and their shadows is found to be."""
+    found, exists = machine.dump.pages(0, machine.dump.max_pfn, ["shadow", "_count"])
+    shadows, counts = (np.asarray(found[field]).reshape(-1) for field in ("shadow", "_count"))
+    kmemcheck, offset = machine.mm.aids.kmemcheck, machine.mm.page_offset
+    entries = {pfn for pfn in np.flatnonzero(exists).tolist() if kmemcheck.pte_lookup(machine.mm, offset + 4096 * pfn)}
+    assert entries == set(np.flatnonzero(shadows).tolist())
+    frames = [int(shadows[pfn]) - offset >> 12 for pfn in entries]
+    assert len(set(frames)) == len(frames)
+    assert not entries & set(frames)
+    assert {int(counts[pfn]) for pfn in frames} <= {0, 1}
+    return entries
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("alloc"), st.integers(0, 3), st.sampled_from(MASKS)),
+            st.tuples(st.just("free"), st.integers(0, 99), st.just(0)),
+            st.tuples(st.just("split"), st.integers(0, 99), st.just(0)),
+            st.tuples(st.just("switch"), st.integers(0, 1), st.just(0)),
+            st.tuples(st.just("fail"), st.integers(0, 3), st.just(0)),
+            st.tuples(st.just("touch"), st.integers(0, 99), st.integers(0, 4000)),
+        ),
+        max_size=40,
+    )
+)
+def test_pages_and_shadows_go_together(operations: list[tuple[str, int, int]]) -> None:
+    with boot() as machine:
+        used = in_use(machine)
+        held: list[tuple[int, int, bool]] = []
+        for what, number, more in operations:
+            if what == "alloc":
+                page = machine.alloc_pages(more | __GFP_NOWARN, number)
+                if page is not None:
+                    held.append((page, number, bool(more & __GFP_COMP)))
+            elif what == "switch":
+                machine.sysctl("kmemcheck", number)
+            elif what == "fail":
+                machine.fail_page_alloc(f"{number or 1},{100 * (number > 0)},0,-1", ignore_gfp_wait=0, min_order=0)
+            elif held:
+                page, order, compound = held.pop(number % len(held))
+                if what == "free":
+                    machine.free_block(page, order)
+                elif what == "split" and not compound:
+                    machine.split_page(page, order)
+                    held += [(each, 0, False) for each in pages(page, order)]
+                else:
+                    held.append((page, order, compound))
+                    machine.write(machine.page_address(page) + more, b"written")
+                    machine.read(machine.page_address(page) + more // 2, 16)
+        mine = {machine.page_to_pfn(each) for page, order, _ in held for each in pages(page, order)}
+        assert tracked_pages(machine) <= mine
+        for page, order, _ in held:
+            machine.free_block(page, order)
+        assert tracked_pages(machine) == set()
+        assert in_use(machine) == used
+        assert not check(machine.dump).findings
 
 
 # -- both engines -----------------------------------------------------------------
