@@ -117,10 +117,14 @@ def test_by_the_commands_of_a_user(kernel: Path, tmp_path: Path, project_environ
         assert child.returncode == 0, child.stdout + child.stderr
 
 
-def test_reports_of_bad_pages_equal_the_kernels(kernel: Path) -> None:
-    """Of its console, what is not its call traces."""
-    case = RECORDED / "bad"
-    known = {"layout": kernel / "layout.json", "symbols": kernel / "symbols.json"}
+@pytest.mark.parametrize("name", ["bad", "wait_report"])
+def test_reports_equal_the_kernels(name: str, kernel: Path) -> None:
+    """Of its console, what is not its call traces: of bad pages, of allocations that waited in vain beside a CMA area.
+
+    4.0 takes the area's pages off those that are reserved, among which they are not: with one, there are 2^64 too many.
+    """
+    case = RECORDED / name
+    known = {"layout": kernel / "layout.json", "symbols": symbols_of(name)}
     with Machine.attach(case / "A.vmcore.xz", **known) as machine:
         # The driver runs in the task that is to become init.
         machine.mm.comm = "swapper/0"
