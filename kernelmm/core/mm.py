@@ -238,8 +238,8 @@ class Mm(AddressSpace):
         self.cold = None
         self.pressure = None
         self.owners_root = 0
-        self.step_budget = 1024
-        self.steps_left = 1024
+        self.step_budget = 2048
+        self.steps_left = 2048
         self.comm = "swapper/0"
         self.pid = 0
         self.tracing = False

@@ -280,14 +280,12 @@ def run_kswapd(mm: Mm, nid: int) -> bool:
             order, classzone_idx = take_request(mm, pgdat)
 
 
-def let_others_run(mm: Mm, slept: bool = True) -> None:
-    """The caller waits: tasks that are dying, the flusher, the device and every woken kswapd have their turn.
+def let_others_run(mm: Mm) -> None:
+    """The caller lets others go first: tasks that are dying, the flusher, the device and every woken kswapd.
 
-    :param slept: it does so for a while, in which the vmstat worker comes by; not if it only lets others go first
+    It does not take so long that the vmstat worker comes by.
     """
     exit.exit_dying(mm)
-    if slept:
-        stat.refresh_cpu_vm_stats(mm)
     writeback.flush(mm)
     writeback.complete_writeback(mm)
     for nid in range(mm.nr_node_ids):

@@ -72,7 +72,7 @@ def __alloc_pages_high_priority(mm: Mm, gfp_mask: int, order: int, ac: AllocCont
     pg = 0
     while not pg and gfp_mask & gfp.__GFP_NOFAIL:
         waiting.charge(mm, "__GFP_NOFAIL with no page left at all")
-        kswapd.let_others_run(mm, slept=False)
+        kswapd.let_others_run(mm)
         pg = attempt.high_priority(mm, gfp_mask, order, ac)
     return pg
 
@@ -204,7 +204,7 @@ def round_of_slowpath(rq: Request) -> tuple[int, bool]:
         # As long as pages are reclaimed, there is an end: memory is finite.
         waiting.charge(mm, f"allocation of order {rq.order}, mode:{gfp_mask:#x}")
     # wait_iff_congested: nobody sleeps here for long.
-    kswapd.let_others_run(mm, slept=False)
+    kswapd.let_others_run(mm)
     return 0, True
 
 

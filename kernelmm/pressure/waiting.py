@@ -32,7 +32,7 @@ def charge(mm: Mm, what: str) -> None:
     if mm.steps_left <= 0:
         raise BudgetError(f"{what}: no end after {mm.step_budget} steps; a real kernel would go on")
     mm.steps_left -= 1
-    if mm.steps_left == 0:
+    if mm.steps_left == mm.step_budget // 2:
         # The vmstat worker has long come by: that there is no end may be due to counters that lag.
         stat.refresh_cpu_vm_stats(mm)
 
