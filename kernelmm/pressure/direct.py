@@ -6,10 +6,10 @@ from __future__ import annotations
 from kernelmm import gfp
 from kernelmm.core import cpuset, mmzone, watermark
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, deferral, kswapd, reclaim, stat, waiting, wakeup, writeback
+from kernelmm.pressure import codes, deferral, kswapd, pfmemalloc, reclaim, stat, waiting, wakeup, writeback
 from kernelmm.pressure.shrink import ScanControl
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
-from physmem import abi, address, list_head, word
+from physmem import address, word
 
 __all__ = ["shrink_zones", "try_to_free_pages"]
 
@@ -75,28 +75,6 @@ def do_try_to_free_pages(mm: Mm, zonelist: int, sc: ScanControl) -> int:
         sc.may_thrash = True
 
 
-def pfmemalloc_reserve(mm: Mm, pgdat: int) -> tuple[int, int]:
-    """What the node keeps for those who free memory, and what is free: pages of its zones up to ZONE_NORMAL."""
-    zones = [mmzone.zone_off(mm, zone) for zone, _ in kswapd.zones_of(mm, pgdat, 0, gfp.ZONE_NORMAL + 1)]
-    reserve = sum(watermark.wmark_pages(mm, z, watermark.WMARK_MIN) for z in zones)
-    return reserve, sum(stat.zone_state(mm, z, abi.NR_FREE_PAGES) for z in zones)
-
-
-def pfmemalloc_watermark_ok(mm: Mm, pgdat: int) -> bool:
-    """``pfmemalloc_watermark_ok``: more than half of the node's reserves is there; if not, its kswapd is woken."""
-    reserve, free = pfmemalloc_reserve(mm, pgdat)
-    if reserve == 0 or free > reserve // 2:
-        return True
-    if not kswapd.kswapd_is_woken(mm, pgdat):
-        at = address.off(mm, pgdat)
-        index = mm.as_u32[(at + mm.pgdat_classzone_idx) >> 2]
-        mm.as_u32[(at + mm.pgdat_classzone_idx) >> 2] = min(index, gfp.ZONE_NORMAL)
-        wakeup.wait_lock(mm, at)
-        head = pgdat + mm.pgdat_kswapd_wait_task_list
-        list_head.init_list_head(mm, head, address.off(mm, head))
-    return False
-
-
 def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int) -> bool:
     """``throttle_direct_reclaim``: wait for kswapd while the reserves are nearly gone; True if killed meanwhile.
 
@@ -109,24 +87,36 @@ def throttle_direct_reclaim(mm: Mm, gfp_mask: int, zonelist: int, nodemask: int)
         if mmzone.zone_idx(mm, zone, z) > gfp.ZONE_NORMAL:
             continue
         pgdat = mm.as_u64[(z + mm.zone_pgdat) >> 3]
-        if pfmemalloc_watermark_ok(mm, pgdat):
+        if pfmemalloc.pfmemalloc_watermark_ok(mm, pgdat):
             return False
         stat.count(mm, mm.cold.PGSCAN_DIRECT_THROTTLE)
-        while True:
-            kswapd.let_others_run(mm)
-            if pfmemalloc_watermark_ok(mm, pgdat) or mm.fatal_signal:
-                return mm.fatal_signal
-            if not gfp_mask & gfp.__GFP_FS:
-                # A caller that holds a file system's locks waits a second and no longer.
-                word.add_u64(mm, mm.var_jiffies, mm.hz)
-                return False
-            reserve, free = pfmemalloc_reserve(mm, pgdat)
-            waiting.charge(
-                mm,
-                f"throttle_direct_reclaim: node {mmzone.zone_nid(mm, z)} has {free} free pages, and until they are "
-                f"more than half of its {reserve} reserved ones, who may wait does, but nobody frees any",
-            )
+        wait_for_reserves(mm, gfp_mask, pgdat)
+        return mm.fatal_signal
     return False
+
+
+def wait_for_reserves(mm: Mm, gfp_mask: int, pgdat: int) -> None:
+    """``wait_event_killable`` on the node's queue, or for a second if the caller may hold a file system's locks."""
+    pfmemalloc.init_wait(mm)
+    try:
+        while True:
+            pfmemalloc.prepare_to_wait(mm, pgdat)
+            if pfmemalloc.pfmemalloc_watermark_ok(mm, pgdat) or mm.fatal_signal:
+                return
+            kswapd.let_others_run(mm)
+            if not gfp_mask & gfp.__GFP_FS and not pfmemalloc.pfmemalloc_watermark_ok(mm, pgdat):
+                word.add_u64(mm, mm.var_jiffies, mm.hz)
+                return
+            if not pfmemalloc.pfmemalloc_watermark_ok(mm, pgdat):
+                reserve, free = pfmemalloc.pfmemalloc_reserve(mm, pgdat)
+                nid = mm.as_s32[(address.off(mm, pgdat) + mm.pgdat_node_id) >> 2]
+                waiting.charge(
+                    mm,
+                    f"throttle_direct_reclaim: node {nid} has {free} free pages, and until they are more than half "
+                    f"of its {reserve} reserved ones, who may wait does, but nobody frees any",
+                )
+    finally:
+        pfmemalloc.finish_wait(mm, pgdat)
 
 
 def try_to_free_pages(mm: Mm, zonelist: int, order: int, gfp_mask: int, nodemask: int) -> int:

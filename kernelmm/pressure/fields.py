@@ -137,6 +137,8 @@ class Fields:
         expire = ("per_cpu_pageset", "expire")
         self.pageset_expire = layout.offsetof(*expire) if layout.has(*expire) else 0
         self.nodes_shift = layout.constant("NODES_SHIFT")
+        self.pgdat_pfmemalloc_wait_lock = layout.offsetof("pglist_data", "pfmemalloc_wait.lock")
+        self.pgdat_pfmemalloc_wait_task_list = layout.offsetof("pglist_data", "pfmemalloc_wait.task_list")
         self.pgdat_node_spanned_pages = layout.offsetof("pglist_data", "node_spanned_pages")
 
 

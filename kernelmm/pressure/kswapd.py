@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from kernelmm import gfp
 from kernelmm.core import mmzone, watermark
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, compaction, exit, reclaim, scanners, stat, waiting, wakeup, writeback
+from kernelmm.pressure import codes, compaction, exit, pfmemalloc, reclaim, scanners, stat, waiting, wakeup, writeback
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.shrink import ScanControl
 from physmem import address, list_head, word
@@ -135,6 +135,8 @@ def balance_pgdat(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> tuple[i
             if enough:
                 raise_priority = False
         total += sc.nr_reclaimed
+        if pfmemalloc.waitqueue_active(mm, pgdat) and pfmemalloc.pfmemalloc_watermark_ok(mm, pgdat):
+            pfmemalloc.wake_up_all(mm, pgdat)
         if order and sc.nr_reclaimed >= 2 << order:
             # Twice the block was reclaimed: the rest is compaction's.
             order = sc.order = 0
@@ -237,8 +239,16 @@ def as_kswapd(mm: Mm, nid: int) -> Iterator[None]:
 
 
 def prepare_kswapd_sleep(mm: Mm, pgdat: int, order: int, classzone_idx: int) -> bool:
-    """``kswapd_try_to_sleep`` up to its ``schedule()``: balanced now, and still after a tenth of a second."""
-    return all(pgdat_balanced(mm, pgdat, order, classzone_idx) for _ in range(2))
+    """``kswapd_try_to_sleep`` up to its ``schedule()``: balanced now, and still after a tenth of a second.
+
+    Who waits for reserves looks again before it sleeps.
+    """
+    for _ in range(2):
+        if pfmemalloc.waitqueue_active(mm, pgdat):
+            pfmemalloc.wake_up_all(mm, pgdat)
+        if not pgdat_balanced(mm, pgdat, order, classzone_idx):
+            return False
+    return True
 
 
 def pages_scanned(mm: Mm, pgdat: int) -> int:

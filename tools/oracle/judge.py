@@ -56,8 +56,8 @@ def judge(
 
     What is not the page allocator's is left out: time, where interrupts were on; a variable of drain_all_pages()
     that has no name of its own and is set anew by each call; where in a frame of its stack alloc_contig_range()
-    had a list, to which pages that were on it still point: the compiler chose it; and where a file is, which its
-    pages say.
+    had a list, to which pages that were on it still point: the compiler chose it; where on its stack kswapd waits;
+    and where a file is, which its pages say.
 
     :param case: folder with ``A.vmcore`` and ``B.vmcore`` (or in ``.xz``), ``script.txt``, ``result.txt``
     :param foreign: physical addresses of further bytes to leave out
@@ -76,6 +76,7 @@ def judge(
         ignored = {*foreign, *_bytes_of(machine.dump, "percpu_pagelist_fraction", 4, 8)}
         if "I" in script.split("\n"):
             ignored.update(_bytes_of(machine.dump, "jiffies", 0, 8))
+        ignored.update(_kswapd_wait(machine, last))
         files = _Files(next(owners.files(machine.mm), 0))
         with open_image(last) as after:
             for phys, data in after.segments():
@@ -89,6 +90,16 @@ def judge(
                         verdict.bytes.append(found)
                 del want, data, got
     return verdict
+
+
+def _kswapd_wait(machine: Machine, last: Path) -> Iterator[int]:
+    """Bytes of the heads of the queues on which kswapd waits, in our memory and in the kernel's."""
+    offset = machine.dump.layout.offsetof("pglist_data", "kswapd_wait.task_list")
+    with open_image(last) as after:
+        for pgdat in machine.dump.pgdats.values():
+            head = machine.dump.virt_to_phys(pgdat + offset)
+            if pgdat + offset not in (after.u64(head), machine.ram.u64(head)):
+                yield from range(head, head + 16)
 
 
 @dataclass
