@@ -39,8 +39,8 @@ else:
 
 __all__ = ["PIECE", "KPages", "Piece"]
 
-#: Pages at a time: a multiple of the largest free block.
-PIECE = 1 << 17
+#: Pages at a time: a multiple of the largest free block, and so few that what is told of them stays in the cache.
+PIECE = 1 << 15
 
 
 class Piece(NamedTuple):
