@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import faulthandler
 import os
 import random
@@ -381,23 +382,27 @@ def main() -> int:
     patients: dict[str, Patient] = {}
     table = {name: Counter[str]() for name in names}
     found = 0
-    while spent < args.seconds:
-        for name in names:
-            if name not in patients:
-                patients[name] = PATIENTS[name]()
-            for run in range(number, number + IN_A_ROW):
-                wrong, ending, seconds = run_once(patients[name], f"{args.seed} {name} {run}")
-                spent += seconds
-                table[name]["runs"] += 1
-                table[name]["went on as if nothing were"] += ending == "ok"
-                if wrong:
-                    found += 1
-                    print(f"FOUND: --seed {args.seed} --patient '{name}' --run {run}: {wrong}", flush=True)
-            if spent >= args.seconds:
-                break
-            if sys.stderr.isatty():
-                print(f"\r{spent:6.0f} of {args.seconds:.0f} s, {found} found", end="", file=sys.stderr)
-        number += IN_A_ROW
+    # Whoever has seen enough is told what there was.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        while spent < args.seconds:
+            for name in names:
+                if name not in patients:
+                    patients[name] = PATIENTS[name]()
+                for run in range(number, number + IN_A_ROW):
+                    wrong, ending, seconds = run_once(patients[name], f"{args.seed} {name} {run}")
+                    spent += seconds
+                    table[name]["runs"] += 1
+                    table[name]["went on as if nothing were"] += ending == "ok"
+                    if wrong:
+                        found += 1
+                        print(f"FOUND: --seed {args.seed} --patient '{name}' --run {run}: {wrong}", flush=True)
+                if spent >= args.seconds:
+                    break
+                if sys.stderr.isatty():
+                    print(f"\r{spent:6.0f} of {args.seconds:.0f} s, {found} found", end="", file=sys.stderr)
+            number += IN_A_ROW
+    signal.signal(signal.SIGTERM, before)
     for name, counts in table.items():
         print(f"{name:28} {counts['runs']:6} runs, {counts['went on as if nothing were']} without an error")
     total = sum(counts["runs"] for counts in table.values())

@@ -11,11 +11,11 @@ from __future__ import annotations
 from kernelmm import gfp
 from kernelmm.core import mmzone
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import codes, lru, shrink, stat, waiting, wakeup
+from kernelmm.pressure import codes, isolation, lru, shrink, stat, waiting, wakeup
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.shrink import ScanControl
 from physmem import address, word
-from physmem.errors import AbsentError
+from physmem.errors import AbsentError, CorruptionError
 
 __all__ = ["memalloc_noio_flags", "shrink_zone", "zone_allows_reclaim", "zone_reclaim", "zone_reclaimable"]
 
@@ -45,10 +45,16 @@ def zone_reclaimable(mm: Mm, z: int) -> bool:
 
 
 def get_scan_count(mm: Mm, zone: int, sc: ScanControl) -> list[int]:
-    """``get_scan_count``: pages to look at on each of the four evictable lists; of anonymous ones none."""
+    """``get_scan_count``: pages to look at on each of the four evictable lists; of anonymous ones none.
+
+    :raises CorruptionError: a list has more pages than the zone, by its counter, and would be scanned for ever
+    """
     z = mmzone.zone_off(mm, zone)
     force_scan = shrink.current_is_kswapd(mm) and not zone_reclaimable(mm, z)
     sizes = [stat.zone_state(mm, z, mm.cold.NR_LRU_BASE + which) for which in (2, 3)]
+    start, end = isolation.zone_span(mm, z)
+    if max(sizes) > end - start:
+        raise CorruptionError("lru_counts", f"{max(sizes)} pages on an LRU list of a zone that spans {end - start}")
     scan = [size >> sc.priority for size in sizes]
     if not any(scan) and force_scan:
         scan = [min(size, codes.SWAP_CLUSTER_MAX) for size in sizes]

@@ -11,7 +11,7 @@ from kernelmm.pressure import codes, direct, kswapd, lru, reclaim, shrink, stat,
 from kernelmm.pressure.lru import PageList
 from kernelmm.pressure.shrink import Fate, ScanControl, Tally
 from physmem import abi, address
-from physmem.errors import BudgetError
+from physmem.errors import BudgetError, CorruptionError
 
 NORETRY = vars(gfp)["__GFP_NORETRY"]
 NOMEMALLOC = vars(gfp)["__GFP_NOMEMALLOC"]
@@ -428,3 +428,13 @@ def test_pressure_threshold_only_where_counters_could_hide_the_min_mark(lab):
     kswapd.set_pgdat_percpu_threshold(lab.mm, pgdat, kswapd.calculate_normal_threshold)
     managed = lab.mm.as_u64[(z + lab.mm.zone_managed_pages) >> 3]
     assert lab.mm.as_s8[at] == 2 * 1 * (1 + (managed >> 15).bit_length())
+
+
+def test_a_list_that_claims_more_pages_than_its_zone_is_not_scanned(lab):
+    """Damaged memory: batch after batch would be taken from it, 2^50 of them."""
+    lab.work.open().read(0, 100)
+    zone = mmzone.node_data(lab.mm, 0) + lab.mm.pgdat_node_zones + lab.mm.sizeof_zone
+    at = mmzone.zone_off(lab.mm, zone) + lab.mm.zone_vm_stat + 8 * lab.mm.cold.NR_ACTIVE_FILE
+    lab.mm.as_u64[at >> 3] = 1 << 55
+    with pytest.raises(CorruptionError, match="pages on an LRU list of a zone that spans"):
+        reclaim.shrink_zone(lab.mm, zone, control())
