@@ -3,14 +3,23 @@
 
 Which tokens a name was made of does not follow from the name.  But a number for each name is made of its tokens
 (:mod:`physmem.kallsyms_walk`), without expanding any, and only names with the right number are looked at.
+Interpreted that would take long; then numpy adds up how many letters each name has, and those of the right length
+that begin as they should are looked at.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from physmem import engine
 from physmem.errors import SymbolError
 from physmem.kallsyms_walk import walk
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    from physmem.later import np
 
 __all__ = ["MAX_NAME", "MAX_TOKEN", "TOKENS", "Names"]
 
@@ -43,25 +52,57 @@ class Names:
         # A name has a byte at least: its length.
         if count > len(data):
             raise _too_many(data, count)
+        self._data = data
         self._heads = memoryview(bytearray(4 * count)).cast("I")
+        self._by_number = engine.current() == "compiled"
+        letters = self._walk() if self._by_number else self._step()
+        if letters > MAX_NAME * count:
+            raise SymbolError(f"kallsyms: {letters} letters in {count} names")
+
+    def _walk(self) -> int:
+        """Find where each name is, and its number; gives the letters of all of them."""
+        data, count, tokens = self._data, len(self._heads), self._tokens
         self._numbers, total = bytearray(8 * count), bytearray(8)
         self._end = walk(
             memoryview(data),
             count,
-            memoryview(bytes(map(len, self._tokens))),
-            _words(pow(_BASE, len(token), 1 << 64) for token in self._tokens),
-            _words(map(_number, self._tokens)),
-            _words(_number(token[1:]) for token in self._tokens),
+            memoryview(bytes(map(len, tokens))),
+            _words(pow(_BASE, len(token), 1 << 64) for token in tokens),
+            _words(map(_number, tokens)),
+            _words(_number(token[1:]) for token in tokens),
             self._heads,
             memoryview(self._numbers).cast("Q"),
             memoryview(total).cast("Q"),
         )
         if self._end > len(data):
             raise _too_many(data, count)
-        letters = int.from_bytes(total, "little")
-        if letters > MAX_NAME * count:
-            raise SymbolError(f"kallsyms: {letters} letters in {count} names")
-        self._data = data
+        return int.from_bytes(total, "little")
+
+    def _step(self) -> int:
+        """The same, and the letters of each instead of its number."""
+        data, heads, at = self._data, self._heads, 0
+        try:
+            for number in range(len(heads)):
+                heads[number] = at
+                length = data[at]
+                if length & _LONG:
+                    at += 1
+                    length = (length & ~_LONG) | data[at] << 7
+                at += length + 1
+        except IndexError:
+            at = len(data) + 1
+        if at > len(data):
+            raise _too_many(data, len(heads))
+        self._end = at
+        places = np.frombuffer(heads, np.uint32).astype(np.int64)
+        is_long = np.frombuffer(data, np.uint8)[places] >= _LONG
+        lengths = bytes(map(len, self._tokens)).ljust(TOKENS, b"\0")
+        letters = np.frombuffer(bytearray(data[:at].translate(lengths)), np.uint8)
+        letters[places] = 0
+        letters[places[is_long] + 1] = 0
+        self._letters = np.add.reduceat(letters, places, dtype=np.int64)
+        self._firsts = places + 1 + is_long
+        return int(self._letters.sum())
 
     def __len__(self) -> int:
         return len(self._heads)
@@ -73,6 +114,11 @@ class Names:
     def find(self, name: str) -> int | None:
         """The number of the first symbol of this name, None if there is none."""
         wanted = name.encode("latin-1", "replace")
+        if not self._by_number:
+            may = np.flatnonzero(self._letters == len(wanted) + 1)
+            begins = np.array([wanted.startswith(token[1:]) for token in self._tokens])
+            may = may[begins[np.frombuffer(self._data, np.uint8)[self._firsts[may]]]]
+            return next((number for number in may.tolist() if self._name(number) == wanted), None)
         number = _number(wanted).to_bytes(8, "little")
         at = self._numbers.find(number)
         while at >= 0:

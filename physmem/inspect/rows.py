@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Pages in a row sorted into kinds, and told of again: with the compiled engine (``alike``), else with numpy.
 
-Both give the same answers.  The compiled one reads the page array once; numpy looks at it field by field, and
-has a kind for each stretch of neighbours that are alike.
+Both give the same answers.  The compiled one reads the page array once; numpy looks at it field by field, and sorts
+stretches of neighbours that are alike.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from physmem import engine
 from physmem.dump import Dump
 from physmem.inspect.alike import Sorter
+from physmem.inspect.distinct import distinct
 from physmem.inspect.memmap import PageArray
 from physmem.inspect.pageformat import PageFormat
 
@@ -176,7 +177,9 @@ class ByNumpy:
         self._dtype = dump.layout.dtype("page", list(dict.fromkeys(names)))
         self._pages: npt.NDArray[Any] = np.empty(0, self._dtype)
         self._start = 0
-        self._kind_at, self._run_begin, self._run_end, self._head_at = (np.empty(0, np.int64) for _ in range(4))
+        self._kind_at, self._kind_of, self._run_begin, self._run_end, self._head_at = (
+            np.empty(0, np.int64) for _ in range(5)
+        )
 
     def sort(self, array: PageArray, start: int, stop: int) -> Found:
         form = self._form
@@ -204,11 +207,14 @@ class ByNumpy:
         both = np.zeros((len(head_at), 2, self._size), np.uint8)
         both[:, 0] = raw[head_at]
         both[known, 1] = raw[head_at[known] + 1]
+        of_stretches = key[self._kind_at]
+        keys = distinct(of_stretches)
+        self._kind_of = np.searchsorted(keys, of_stretches)
         self._start, self._run_begin, self._head_at = start, begin, head_at
         return Found(
             start,
             len(pages),
-            key[self._kind_at].data,
+            keys.data,
             begin.astype(np.uint64).data,
             word[begin].data,
             high.data,
@@ -223,7 +229,7 @@ class ByNumpy:
         )
         found, count = np.frombuffer(flags, np.uint64), np.frombuffer(counts, np.uint64)
         length = np.diff(self._kind_at, append=len(found))
-        found[:], count[:], keep, what = (np.repeat(column, length) for column in kinds.T)
+        found[:], count[:], keep, what = (np.repeat(column, length) for column in kinds[self._kind_of].T)
         many = self._run_end - self._run_begin
         tails = np.repeat(self._run_begin - (np.cumsum(many) - many), many) + np.arange(many.sum())
         for at, table in ((tails, np.repeat(runs, many, 0)), (self._head_at, heads)):

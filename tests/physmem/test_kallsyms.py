@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from physmem import kallsyms_names
+from physmem import engine, kallsyms_names
 from physmem.errors import AbsentError, SymbolError
 from physmem.image import VmcoreInfo
 from physmem.kallsyms import Kallsyms, KernelSymbols, Tables, anchors_of, read_kallsyms
@@ -95,26 +95,35 @@ def test_names_that_have_the_same_number(makers: ModuleType, monkeypatch: pytest
     made = make(makers, "percpu")
     # As if all names were made of strings that cannot be told apart.
     monkeypatch.setattr(kallsyms_names, "_number", lambda text: 0)
+    monkeypatch.setattr("physmem.engine._chosen", "compiled")
     found = read_kallsyms(tables_of(made), memory_of(made), anchors_of(VmcoreInfo(INFO)))
     assert found["__the_sched_name_599"] == STEXT + 0x3000 + 599
     assert found["long" * 40] == STEXT + 0x9000
     assert found.find("the_sched_name_599") is None
 
 
-@given(st.lists(st.binary(max_size=12).filter(lambda text: b"\0" not in text), min_size=1, max_size=9), st.data())
+@given(
+    st.lists(st.binary(min_size=1, max_size=12).filter(lambda text: b"\0" not in text), min_size=1, max_size=9),
+    st.data(),
+)
 def test_the_number_of_a_name_is_that_of_its_tokens(tokens: list[bytes], data: st.DataObject) -> None:
     table = b"".join(token + b"\0" for token in tokens).ljust(1 << 12, b"\0")
     firsts = [table.index(token + b"\0") for token in tokens]
     index = (firsts + [len(table) - 1] * kallsyms_names.TOKENS)[: kallsyms_names.TOKENS]
-    rows = data.draw(st.lists(st.lists(st.integers(0, len(tokens) - 1), max_size=200), min_size=1, max_size=9))
+    rows = data.draw(
+        st.lists(st.lists(st.integers(0, len(tokens) - 1), min_size=1, max_size=200), min_size=1, max_size=9)
+    )
     packed = b"".join(
         (bytes([len(row)]) if len(row) < 128 else bytes([len(row) & 127 | 128, len(row) >> 7])) + bytes(row)
         for row in rows
     )
-    names = kallsyms_names.Names(packed, len(rows), table, index)
     expected = [b"".join(tokens[i] for i in row)[1:] for row in rows]
-    assert list(names) == expected
-    assert [names.find(name.decode("latin-1")) for name in expected] == [expected.index(name) for name in expected]
+    for chosen in engine.ENGINES:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("physmem.engine._chosen", chosen)
+            names = kallsyms_names.Names(packed, len(rows), table, index)
+        assert list(names) == expected
+        assert [names.find(name.decode("latin-1")) for name in expected] == [expected.index(name) for name in expected]
 
 
 def test_what_is_behind_the_names_may_be_absent(makers: ModuleType) -> None:
