@@ -391,10 +391,18 @@ def main() -> int:
     parser.add_argument("--check-every", type=int, default=20, help="steps between two full checks")
     parser.add_argument("--digest", action="store_true", help="print a hash of all memory at the end")
     parser.add_argument("--fail-nth", type=int, metavar="N", help="instead: a scenario whose n-th allocation fails")
+    parser.add_argument("--fail-each", type=int, metavar="STEP", help="the same for every STEP-th of its allocations")
     parser.add_argument("--cpu-dead", action="store_true", help="instead: a CPU goes offline")
     args = parser.parse_args()
     if args.fail_nth or args.cpu_dead:
         print(*fail_nth(args.fail_nth, whole=True, hashed=True) if args.fail_nth else [cpu_dead()])
+        return 0
+    if args.fail_each:
+        fired, n = True, 1
+        while fired:
+            fired, ended, digest = fail_nth(n, whole=False, hashed=True)
+            print(n, ended, digest)
+            n += args.fail_each
         return 0
     chance, world, begun = random.Random(args.seed), World(), time.monotonic()
     done: Counter[str] = Counter()

@@ -36,8 +36,12 @@ cdef enum:
 cdef enum:
     NR_CPUSETS = 104
 cdef enum:
-    SIZE = 108
+    OOM_FLAGS = 108
+cdef enum:
+    SIZE = 112
 cdef enum:
     TIF_SIGKILL = 1
 cdef enum:
     TIF_MEMDIE = 1048576
+cdef enum:
+    OOM_FLAG_ORIGIN = 1

@@ -24,8 +24,12 @@ MEMS_ALLOWED_SEQ = 88  # seqcount_t
 RT_PRIORITY = 92  # unsigned int: 0 for a task that is not realtime
 HARDWALL_MEMS = 96  # nodemask_t of the nearest hardwalled cpuset above the task's
 NR_CPUSETS = 104  # int: cpusets besides the one of all tasks; in the first task's record only
-SIZE = 108
+OOM_FLAGS = 108  # signal->oom_flags, as an int
+SIZE = 112
 
 # thread flags
 TIF_SIGKILL = 1  # a fatal signal is pending (the kernel looks into the signal queue)
 TIF_MEMDIE = 1 << 20
+
+# signal->oom_flags
+OOM_FLAG_ORIGIN = 1

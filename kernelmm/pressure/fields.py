@@ -112,6 +112,7 @@ class Fields:
     # kernel variables: physical addresses
     var_totalram_pages: int
     var_dirty_balance_reserve: int
+    var_cpusets_enabled_key: int
     var_numa_distance: int
     var_numa_distance_cnt: int
     var_sysctl_panic_on_oom: int

@@ -12,6 +12,7 @@ from __future__ import annotations
 from kernelmm import gfp
 from kernelmm.core import cpuset, mmzone
 from kernelmm.core.mm import AllocContext, Mm
+from kernelmm.core.task import OOM_FLAG_ORIGIN
 from kernelmm.pressure import codes, exit, owners, stat
 from kernelmm.pressure.fields import Fields
 from kernelmm.pressure.zonelist import for_each_zone_zonelist
@@ -22,6 +23,7 @@ __all__ = ["OOM_SCORE_ADJ_MIN", "oom_badness", "oom_zonelist_trylock", "oom_zone
 
 OOM_SCORE_ADJ_MIN = -1000
 _INIT = 1
+_ULONG_MAX = (1 << 64) - 1
 
 # enum oom_constraint
 CONSTRAINT_NONE = 0
@@ -110,14 +112,25 @@ def spanned(mm: Mm, nodes: int) -> int:
     return sum(mm.as_u64[(address.off(mm, pgdat) + at) >> 3] for pgdat in found)
 
 
+def oom_task_origin(mm: Mm, task: int) -> bool:
+    """``oom_task_origin``: the task asks for so much memory that it wants to be killed first."""
+    return bool(mm.as_u32[(address.off(mm, task) + owners.TASK_OOM_FLAGS) >> 2] & OOM_FLAG_ORIGIN)
+
+
 def select_bad_process(mm: Mm, nodemask: int, totalpages: int) -> tuple[int, int]:
-    """``select_bad_process``: the task with the most points, and them; -1: one is dying already, 0: there is none."""
+    """``select_bad_process``: the task with the most points, and them; -1: one is dying already, 0: there is none.
+
+    A task that is the origin of the trouble has ULONG_MAX points, whatever its wishes; the last of several is taken.
+    """
     chosen = most = 0
     for task in owners.tasks(mm):
         if oom_unkillable_task(mm, task, nodemask):
             continue
         if mm.as_u32[(address.off(mm, task) + owners.TASK_TIF) >> 2] & owners.TIF_MEMDIE:
             return -1, 0
+        if oom_task_origin(mm, task):
+            chosen, most = task, _ULONG_MAX
+            continue
         if task_flags(mm, task) & codes.PF_EXITING:
             return -1, 0
         points = oom_badness(mm, task, nodemask, totalpages)
@@ -189,7 +202,8 @@ def out_of_memory(mm: Mm, gfp_mask: int, order: int, ac: AllocContext) -> bool:
         panic(mm, "Out of memory and no killable processes...")
     if victim != -1:
         report(mm, gfp_mask, order, ac.nodemask)
-        score = points * 1000 // totalpages if totalpages else 0
+        # unsigned long first, then unsigned int
+        score = (points * 1000 & _ULONG_MAX) // totalpages & 0xFFFFFFFF if totalpages else 0
         oom_kill_process(mm, victim, score, totalpages, ac.nodemask, "Out of memory")
         if not mm.fatal_signal:
             # schedule_timeout_killable(1): the killer sleeps, unless it is the victim itself.
@@ -226,11 +240,27 @@ def dump_header(mm: Mm, gfp_mask: int, order: int, nodemask: int) -> None:
     """``dump_header``: who wants memory, how memory is, and who could be killed."""
     adj = signed(mm, mm.current, owners.TASK_OOM_SCORE_ADJ) if mm.current else 0
     stat.printk(mm, f"{mm.comm} invoked oom-killer: gfp_mask=0x{gfp_mask:x}, order={order}, oom_score_adj={adj}")
+    if mm.cold.var_cpusets_enabled_key or mm.cpusets_enabled:
+        cpuset_print_task_mems_allowed(mm)
     if mm.reporter is not None:
         mm.reporter.dump_stack(mm)
         mm.reporter.show_mem(SHOW_MEM_FILTER_NODES)
     if sysctl(mm, mm.cold.var_sysctl_oom_dump_tasks, 1):
         dump_tasks(mm, nodemask)
+
+
+def cpuset_print_task_mems_allowed(mm: Mm) -> None:
+    """``cpuset_print_task_mems_allowed``: cpusets here have no names of their own: all are shown as the topmost."""
+    nodes = mm.mems_allowed & mm.as_u64[mm.var_node_states_memory >> 3]
+    allowed = [nid for nid in range(64) if nodes >> nid & 1]
+    # Of each run of nodes the first and the last (%*pbl).
+    runs = [
+        (first, next(nid for nid in range(first, 65) if not nodes >> nid & 1) - 1)
+        for first in allowed
+        if first - 1 not in allowed
+    ]
+    text = ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in runs)
+    stat.printk(mm, f"{mm.comm} cpuset=/ mems_allowed={text}")
 
 
 def dump_tasks(mm: Mm, nodemask: int) -> None:

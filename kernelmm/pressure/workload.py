@@ -21,9 +21,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kernelmm import gfp
-from kernelmm.core import compound, entry, free, mmzone, page
+from kernelmm.core import compound, entry, free, mmzone, page, task
 from kernelmm.core.mm import Mm
-from kernelmm.pressure import compaction, exit, kswapd, lru, owners, rmap, shrink, stat, writeback
+from kernelmm.pressure import compaction, exit, kswapd, lru, oom, owners, rmap, shrink, stat, writeback
 from physmem import abi, address, word
 from physmem.errors import UsageError
 from physmem.ranges import Ranges
@@ -344,6 +344,17 @@ class Task:
         """Name."""
         at = address.off(self.workload.mm, self.va) + owners.TASK_COMM
         return bytes(self.workload.mm.as_u8[at : at + 16]).split(b"\0")[0].decode("ascii", "replace")
+
+    @property
+    def oom_origin(self) -> bool:
+        """``oom_task_origin``: to be killed first, as it uses a lot of memory (swapoff does)."""
+        return oom.oom_task_origin(self.workload.mm, self.va)
+
+    def set_oom_origin(self, on: bool) -> None:
+        """``set_current_oom_origin``, ``clear_current_oom_origin``."""
+        mm = self.workload.mm
+        flags = (address.off(mm, self.va) + owners.TASK_OOM_FLAGS) >> 2
+        mm.as_u32[flags] = mm.as_u32[flags] | task.OOM_FLAG_ORIGIN if on else mm.as_u32[flags] & ~task.OOM_FLAG_ORIGIN
 
     @property
     def rss(self) -> int:

@@ -36,6 +36,7 @@ def test_the_biggest_is_killed_and_its_pages_serve_the_request(lab, tasks):
     assert lab.on_lists() == lists - 800
     assert lab.console.lines == [
         "swapper/0 invoked oom-killer: gfp_mask=0xd0, order=0, oom_score_adj=0",
+        "swapper/0 cpuset=/ mems_allowed=0",
         "CPU: 0",
         "Mem-Info:",
         "[ pid ]   uid  tgid total_vm      rss nr_ptes nr_pmds swapents oom_score_adj name",
@@ -259,3 +260,28 @@ def test_page_cache_of_a_victim_stays_dirty(lab):
     task.exit()
     assert lab.stat("NR_FILE_DIRTY") == 4
     assert (file.nrpages, lab.stat("NR_FILE_MAPPED")) == (4, 416)
+
+
+def test_a_task_that_is_the_origin_of_the_trouble_goes_first(lab, tasks):
+    """oom_task_origin: the smallest, and one that must not be killed otherwise; its score is ULONG_MAX as printed."""
+    tasks["small"].set_oom_origin(True)
+    assert tasks["small"].oom_origin
+    lab.mm.as_s32[(address.off(lab.mm, tasks["small"].va) + owners.TASK_OOM_SCORE_ADJ) >> 2] = -1000
+    total = lab.mm.as_u64[lab.mm.cold.var_totalram_pages >> 3]
+    assert oom.select_bad_process(lab.mm, 0, total) == (tasks["small"].va, (1 << 64) - 1)
+    assert lab.alloc(gfp.GFP_KERNEL)
+    assert {name: task.alive for name, task in tasks.items()} == {"small": False, "big": True, "middle": True}
+    score = ((1 << 64) - 1000) // total % (1 << 32)
+    assert f"Out of memory: Kill process 2 (small) score {score} or sacrifice child" in lab.console.lines
+    tasks["middle"].set_oom_origin(True)
+    tasks["middle"].set_oom_origin(False)
+    assert oom.select_bad_process(lab.mm, 0, total)[0] == tasks["big"].va
+
+
+@pytest.mark.parametrize(("nodes", "text"), [(0b1, "0"), (0b11, "0-1"), (0b101, "0,2"), (0b1110, "1-3")])
+def test_the_report_names_the_nodes_of_the_cpuset(nodes, text):
+    """The second line of dump_header with CONFIG_CPUSETS, as a 4.0.4 printed it: swapper/0 cpuset=/ mems_allowed=0."""
+    with Machine.boot("128M", nodes=4) as machine, machine.task(mems_allowed=nodes):
+        oom.dump_header(machine.mm, gfp.GFP_KERNEL, 0, 0)
+        invoked = next(i for i, line in enumerate(machine.console.lines) if "invoked oom-killer" in line)
+        assert machine.console.lines[invoked + 1] == f"{machine.mm.comm} cpuset=/ mems_allowed={text}"
