@@ -134,6 +134,8 @@ class Window:
         form = kernel.format
         self.kernel = kernel
         self.start, self.stop = start, stop
+        #: Entries that were met on the way to the head of a list, and which list it is: of a block's pages each asks.
+        self._lists: dict[int, FreeList | None] = {}
         fields = ["flags", "mapping", form.count, form.mapcount, form.order, form.next, form.prev]
         if not form.compound:
             self.pages, self.exists = kernel.dump.pages(start, stop, fields)
@@ -274,14 +276,24 @@ class Window:
         if not self.linked(pfn):
             return None
         at = self.field(pfn, self.kernel.format.prev)
+        trail: list[int] = []
+        found = None
         for _ in range(_MAX_STEPS):
             if at in self.kernel.heads:
-                return self.kernel.heads[at]
+                found = self.kernel.heads[at]
+                break
+            if at in self._lists:
+                found = self._lists[at]
+                break
             before = self._links(at)
-            if before is None or before[1] == at:
-                return None
+            if before is None:
+                break
+            # A list that leads back to here has no head.
+            self._lists[at] = None
+            trail.append(at)
             at = before[1]
-        return None
+        self._lists.update(dict.fromkeys(trail, found))
+        return found
 
     def _next(self, link: int) -> int | None:
         """``next`` of the list entry or list head at a kernel address; None if there is none."""

@@ -25,7 +25,7 @@ def verify(folder: Path, dump: Path) -> Iterator[tuple[str, str]]:
     truth = folder / "truth"
     with open_dump(dump) as opened:
         yield "kallsyms", _kallsyms(opened, gzip.decompress((truth / "kallsyms.gz").read_bytes()))
-    for verb in ("buddyinfo", "pagetypeinfo"):
+    for verb in ("buddyinfo", "pagetypeinfo", "zoneinfo", "iomem"):
         yield verb, _lines(_physmem(verb, str(dump)), (truth / f"{verb}.txt").read_text())
     with tempfile.TemporaryDirectory() as scratch:
         for name in ("kpageflags", "kpagecount"):

@@ -15,6 +15,7 @@ from kernelmm.study.run import Run
 from kernelmm.validate.checks import CHECKS
 from kernelmm.validate.history import Allocation
 from kernelmm.validate.judge import Judge
+from kernelmm.validate.surroundings import Window
 from kernelmm.validate.verdict import Fate, Status, Verdict
 from physmem import abi, address
 from physmem.errors import UsageError
@@ -177,6 +178,32 @@ def test_an_order_beyond_reason_takes_no_time(machine: Machine) -> None:
     verdict = machine.judge_free(addr, (1 << 32) - 1)
     assert "order" in verdict.checks
     assert verdict.plain.fate in (Fate.REFUSED, Fate.FAULT)
+
+
+def test_a_list_without_a_head_is_walked_once(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damaged memory: 1024 pages that nobody has, on a ring; each asks which list it is on."""
+    first = machine.alloc_pages(gfp.GFP_KERNEL, 10)
+    assert first is not None
+    ring = [first + abi.SIZEOF_PAGE * i + abi.PAGE_LRU for i in range(1024)]
+    ram = machine.ram
+    for i, link in enumerate(ring):
+        at = address.page_off(machine.mm, link - abi.PAGE_LRU)
+        ram.set_u32(at + abi.PAGE_COUNT, 0)
+        ram.set_u64(at + abi.PAGE_LRU, ring[(i + 1) % 1024])
+        ram.set_u64(at + abi.PAGE_LRU + 8, ring[i - 1])
+    steps = 0
+    links = Window._links
+
+    def counted(self: Window, link: int) -> tuple[int, int] | None:
+        nonlocal steps
+        steps += 1
+        return links(self, link)
+
+    monkeypatch.setattr(Window, "_links", counted)
+    verdict = machine.judge_free(machine.page_address(first), 10)
+    assert verdict["refcount"].status is Status.WRONG
+    assert verdict["pcp"].status is Status.OK
+    assert 1024 < steps < 10_000
 
 
 def test_the_last_page_and_what_lies_behind(machine: Machine) -> None:
