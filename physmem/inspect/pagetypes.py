@@ -35,8 +35,8 @@ _HACKERS = 0xFFFF << 32
 _COMPOUND = int(KPF.COMPOUND_HEAD | KPF.COMPOUND_TAIL)
 #: Slots of the tool's hash table, by which it orders its lines.
 _SLOTS = 8192
-#: Flags that are counted together: a power of two, and more than a machine has.
-_TALLY = 4096
+#: Room for flags that are counted together: a power of two, and ten times what a machine has.
+_TALLY = 512
 
 #: What :class:`Filter` calls each flag.
 _BY_NAME = {_NAMES.get(name, name.lower()): int(KPF[name]) for name in _LETTERS}
