@@ -5,6 +5,8 @@ A :class:`Machine` is a kernel's memory with the allocator running on it, under 
 As in C, a ``struct page *`` is its kernel address and memory is a direct-map address, both plain
 integers; what the kernel answers with NULL is None.  What the kernel would not survive raises an
 exception (:mod:`physmem.errors`); what it merely complains about is in :meth:`Machine.dmesg`.
+
+It is one long class, as it is one front door: each method is a call into the room that does the work.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@ It holds no allocator state.  There are three kinds of attributes:
 * where the kernel's variables are: physical addresses, from its symbols;
 * who is calling: the CPU and the task, which in a real machine are registers, the stack
   and ``current``.
+
+It is long as it is one class, an extension type whose attributes the hot rooms reach without Python.
 """
 
 from __future__ import annotations

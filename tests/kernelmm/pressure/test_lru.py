@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from kernelmm import Machine, VmBugOn
+from kernelmm.gfp import GFP_KERNEL
 from kernelmm.pressure import lru, rmap, shrink, stat
 from physmem import abi
 from physmem.errors import CorruptionError
+from physmem.structs import linux_4_0
 
 INACTIVE_FILE, ACTIVE_FILE, UNEVICTABLE = lru.LRU_INACTIVE_FILE, lru.LRU_ACTIVE_FILE, lru.LRU_UNEVICTABLE
 
@@ -119,3 +124,57 @@ def test_folding_differentials_keeps_every_sum(lab):
         for z in lab.zones
     ]
     assert raw == before
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """A 4.0.4 whose image has its pagevecs, which are empty; and twenty pages."""
+    case = Path(__file__).parents[2] / "data" / "oracle404" / "wait"
+    layout = tmp_path / "layout.json"
+    layout.write_text(linux_4_0.layout(linux_4_0.NUMA).to_json())
+    with Machine.attach(case / "A.vmcore.xz", layout=layout, symbols=case / "symbols.json") as machine:
+        yield machine, [machine.alloc_page(GFP_KERNEL) for _ in range(20)]
+
+
+def test_pages_wait_in_the_pagevec_until_it_is_full(recorded):
+    """__lru_cache_add: the fifteenth page makes the fourteen before it come onto their list, in their order."""
+    machine, pages = recorded
+    mm = machine.mm
+    for count, page in enumerate(pages[:15], 1):
+        lru.lru_cache_add(mm, page)
+        assert lru.page_count(mm, page) == 2
+        assert sum(lru.has(mm, each, abi.PG_lru) for each in pages) == (14 if count == 15 else 0)
+    assert [lru.page_count(mm, page) for page in pages[:15]] == [1] * 14 + [2]
+    for zone in {lru.zone_of(mm, page) for page in pages[:14]}:
+        there = [page for page in pages[:14] if lru.zone_of(mm, page) == zone]
+        assert list(lru.lru_list(mm, zone, INACTIVE_FILE)) == there[::-1]
+    lru.lru_add_drain_all(mm)
+    assert lru.has(mm, pages[14], abi.PG_lru)
+
+
+def test_a_page_that_only_the_pagevec_has_is_freed_with_it(recorded):
+    machine, pages = recorded
+    lru.lru_cache_add(machine.mm, pages[0])
+    lru.put_page(machine.mm, pages[0])
+    assert lru.page_count(machine.mm, pages[0]) == 1
+    lru.lru_add_drain(machine.mm)
+    assert lru.page_count(machine.mm, pages[0]) == 0
+    assert not lru.has(machine.mm, pages[0], abi.PG_lru)
+
+
+def test_a_page_that_is_added_twice_is_noticed_on_its_way_to_the_list(recorded):
+    """__pagevec_lru_add_fn: nothing tells lru_cache_add that the page is in the pagevec."""
+    machine, pages = recorded
+    machine.debug_vm = True
+    lru.lru_cache_add(machine.mm, pages[0])
+    lru.lru_cache_add(machine.mm, pages[0])
+    with pytest.raises(VmBugOn, match="PageLRU"):
+        lru.lru_add_drain(machine.mm)
+    assert any("kernel BUG at mm/swap.c:1030!" in line for line in machine.console.lines)
+
+
+def test_a_pagevec_that_cannot_be_is_refused(recorded):
+    machine, pages = recorded
+    machine.mm.as_u64[lru.pagevec(machine.mm, 0) >> 3] = 15
+    with pytest.raises(CorruptionError, match="15 of 14 pages"):
+        lru.lru_cache_add(machine.mm, pages[0])
