@@ -61,21 +61,26 @@ _FIXED_CONSTANTS = {
     "MAX_NR_ZONES": 4,
 }
 
+_SUPPORTED = "only a kernel laid out as Linux 4.0 on x86-64 can be gone on with (physmem inspects later ones)"
+
 
 def check_layout(layout: Layout) -> None:
     """Refuse a kernel whose ``struct page`` or buddy system is not the one the core is compiled for.
 
     :raises LayoutError: naming the first difference
     """
-    facts = [(f"offset of page.{name}", layout.offsetof("page", name), want) for name, want in _FIXED_FIELDS.items()]
+    # First a struct of which VMCOREINFO says nothing: who has nothing else is told what to give.
+    fields = [("per_cpu_pageset", "pcp.lists", abi.PCP_LISTS)]
+    fields += [("page", name, want) for name, want in _FIXED_FIELDS.items()]
+    for tag, name, want in fields:
+        if not layout.has(tag, name):
+            raise LayoutError(f"{layout.source}: struct {tag} has no {name}; {_SUPPORTED}")
+    facts = [(f"offset of {tag}.{name}", layout.offsetof(tag, name), want) for tag, name, want in fields]
     facts += [(name, layout.constant(name), want) for name, want in _FIXED_CONSTANTS.items()]
     facts.append(("size of struct page", layout.sizeof("page"), abi.SIZEOF_PAGE))
-    facts.append(
-        ("offset of per_cpu_pageset.pcp.lists", layout.offsetof("per_cpu_pageset", "pcp.lists"), abi.PCP_LISTS)
-    )
     for what, is_, want in facts:
         if is_ != want:
-            raise LayoutError(f"{layout.source}: {what} is {is_}; the engine supports {want} (Linux 4.0, x86-64)")
+            raise LayoutError(f"{layout.source}: {what} is {is_}, not {want}; {_SUPPORTED}")
 
 
 def numbers(dump: Dump) -> dict[str, int]:

@@ -56,13 +56,16 @@ class PageList:
 
     def __iter__(self) -> Iterator[int]:
         entry = list_head.first(self.mm, self.head_at)
-        # No list is longer than there are pages.
-        for _ in range(self.mm.memmap_chunks << (self.mm.memmap_shift - abi.SIZEOF_PAGE_SHIFT)):
+        for _ in self._bounded():
             if entry == self.head:
                 return
             pg = entry - abi.PAGE_LRU
             entry = list_head.first(self.mm, address.page_off(self.mm, pg) + abi.PAGE_LRU)
             yield pg
+
+    def _bounded(self) -> Iterator[int]:
+        """As many turns as there are pages, which no list is longer than; the one after that raises CorruptionError."""
+        yield from range(self.mm.memmap_chunks << (self.mm.memmap_shift - abi.SIZEOF_PAGE_SHIFT))
         raise CorruptionError("lru_list", f"the list at {self.head:#x} does not end")
 
     @property
@@ -93,7 +96,10 @@ class PageList:
 
     def splice(self, other: PageList) -> None:
         """``list_splice_init(other, self)``: all of ``other`` goes to the front."""
-        while other:
+        # In order, or two heads in one ring, which only damage makes, would hand pages round for ever.
+        for _ in other._bounded():
+            if not other:
+                return
             self.move(other.last)
 
 

@@ -497,6 +497,19 @@ def test_a_closed_machine_still_has_its_memory(machine: Machine, tmp_path: Path)
     other.save(tmp_path / "again.vmcore")
 
 
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [
+        ("vmcores/deb510-512m/image", "struct page has no pfmemalloc; only a kernel laid out as Linux 4.0"),
+        ("vmcores/deb61-256m/image", "struct per_cpu_pageset has no pcp.lists; only a kernel laid out as Linux 4.0"),
+        ("oracle404/wait/A", "struct per_cpu_pageset is not known for this kernel .*: give a layout with --layout"),
+    ],
+)
+def test_who_brings_a_kernel_that_cannot_be_gone_on_with_is_told_why(image: str, told: str) -> None:
+    with pytest.raises(LayoutError, match=told):
+        Machine.attach(Path(__file__).parents[1] / "data" / f"{image}.vmcore.xz")
+
+
 def test_images_that_cannot_be_attached(tmp_path: Path, oracle: Callable[[str], Any]) -> None:
     with pytest.raises(ImageError, match=r"nowhere: .*No such file"):
         Machine.attach(tmp_path / "nowhere")

@@ -110,6 +110,19 @@ def test_a_list_that_does_not_end_is_corruption(lab, file):
             pass
 
 
+def test_two_lists_in_one_ring_are_not_spliced_for_ever(lab, file):
+    """What only damage makes: what is moved to the front of one list is at the end of the other."""
+    into, other = lru.PageList.on_stack(lab.mm, 0), lru.PageList.on_stack(lab.mm, 2)
+    page = file.page(0)
+    assert lru.isolate_lru_page(lab.mm, page)
+    ring = [into.head, page + abi.PAGE_LRU, other.head]
+    places = [into.head_at, lru.address.page_off(lab.mm, page) + abi.PAGE_LRU, other.head_at]
+    for i, at in enumerate(places):
+        lab.mm.as_u64[at >> 3], lab.mm.as_u64[(at >> 3) + 1] = ring[(i + 1) % 3], ring[i - 1]
+    with pytest.raises(CorruptionError, match="does not end"):
+        into.splice(other)
+
+
 def test_folding_differentials_keeps_every_sum(lab):
     names = ("NR_FREE_PAGES", "NR_FILE_PAGES", "NR_INACTIVE_FILE", "NR_ALLOC_BATCH")
     for z in lab.zones:
