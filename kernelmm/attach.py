@@ -72,7 +72,7 @@ def check_layout(layout: Layout) -> None:
     # First a struct of which VMCOREINFO says nothing: who has nothing else is told what to give.
     fields = [("per_cpu_pageset", "pcp.lists", abi.PCP_LISTS)]
     fields += [("page", name, want) for name, want in _FIXED_FIELDS.items()]
-    for tag, name, want in fields:
+    for tag, name, _ in fields:
         if not layout.has(tag, name):
             raise LayoutError(f"{layout.source}: struct {tag} has no {name}; {_SUPPORTED}")
     facts = [(f"offset of {tag}.{name}", layout.offsetof(tag, name), want) for tag, name, want in fields]
