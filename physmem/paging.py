@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from physmem.errors import AbsentError, AddressError
+from physmem.errors import AbsentError, AddressError, CorruptionError
 from physmem.memory import UNMAPPED, PhysicalMemory
 
 if TYPE_CHECKING:
@@ -149,11 +149,13 @@ def chunks(
     Where a piece is not mapped, or its table is absent, the entry is UNMAPPED.
 
     :param start: a multiple of 2 MiB
+    :raises CorruptionError: a table maps two parts of the range
     :returns: the addresses, and log2 of the piece: 21, or 12 if small pages occur in the range
     """
     count = -(-(end - start) // (1 << 21))
     large = np.full(count, UNMAPPED, np.uint64)
     small: dict[int, npt.NDArray[np.uint64]] = {}
+    met: set[int] = set()
     position = 0
     while position < count:
         va = start + (position << 21)
@@ -173,7 +175,7 @@ def chunks(
             block = large[position : position + here]
             block[is_large] = values[is_large] & np.uint64(PTE_ADDRESS & -(1 << 21))
             for i in np.flatnonzero(present & ~is_large):
-                small[position + int(i)] = _pte_entries(memory, int(values[i]) & PTE_ADDRESS)
+                small[position + int(i)] = _pte_entries(memory, int(values[i]) & PTE_ADDRESS, met)
         position += here
     if not small:
         return large, 21
@@ -185,18 +187,16 @@ def chunks(
     return pieces, 12
 
 
-def runs(
-    memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4, sme_mask: int = 0
-) -> Iterator[tuple[int, int, int]]:
+def runs(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int = 4) -> Iterator[tuple[int, int, int]]:
     """What of the virtual range [start, end) is mapped to contiguous memory: (start, end, physical address), ascending.
 
     What is not mapped, or its table absent, is left out.
 
     :param start: a multiple of 2 MiB; so far ``end`` is rounded up
-    :param sme_mask: the bit of entries that is no part of an address
+    :raises CorruptionError: a table maps two parts of the range
     """
     begin = upto = at = 0
-    for va, size, phys in _mapped(memory, pgd, start, end, levels, PTE_ADDRESS & ~sme_mask):
+    for va, size, phys in _mapped(memory, pgd, start, end, levels):
         if upto != va or at + upto - begin != phys:
             if begin < upto:
                 yield begin, upto, at
@@ -206,31 +206,39 @@ def runs(
         yield begin, upto, at
 
 
-def _mapped(
-    memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int, address: int
-) -> Iterator[tuple[int, int, int]]:
-    """The pages that map a range, or the parts of them that do: address, bytes, physical address.
-
-    :param address: the bits of an entry that are one
-    """
+def _mapped(memory: PhysicalMemory, pgd: int, start: int, end: int, levels: int) -> Iterator[tuple[int, int, int]]:
+    """The pages that map a range, or the parts of them that do: address, bytes, physical address."""
     count = -(-(end - start) // (1 << 21))
     position = 0
+    met: set[int] = set()
     while position < count:
         va = start + (position << 21)
         first = va >> 21 & 511
         here = min(512 - first, count - position)
         entry, table = _pmd_table(memory, pgd, va, levels)
         if entry:
-            yield va, here << 21, (entry & address & -(1 << 30)) + (first << 21)
+            yield va, here << 21, (entry & PTE_ADDRESS & -(1 << 30)) + (first << 21)
         for number, value in enumerate(table[first : first + here]):
             if value & PRESENT:
                 at = va + (number << 21)
                 if value & LARGE:
-                    yield at, 1 << 21, value & address & -(1 << 21)
+                    yield at, 1 << 21, value & PTE_ADDRESS & -(1 << 21)
                 else:
-                    small = enumerate(_words(memory, value & address))
-                    yield from ((at + (i << 12), 1 << 12, each & address) for i, each in small if each & PRESENT)
+                    entries = _words(memory, value & PTE_ADDRESS)
+                    _meet(met, value & PTE_ADDRESS, any(entries))
+                    small = enumerate(entries)
+                    yield from ((at + (i << 12), 1 << 12, each & PTE_ADDRESS) for i, each in small if each & PRESENT)
         position += here
+
+
+def _meet(met: set[int], table: int, used: bool) -> None:
+    """Each table of small pages that has entries is met once: no more are told of than the image has.
+
+    :raises CorruptionError: it was met before
+    """
+    if used and table in met:
+        raise CorruptionError("page_table", f"the table at {table:#x} maps two parts of one range")
+    met.add(table)
 
 
 def _pmd_table(memory: PhysicalMemory, pgd: int, va: int, levels: int) -> tuple[int, memoryview]:
@@ -273,9 +281,10 @@ def _pmd_entries(memory: PhysicalMemory, pgd: int, va: int, levels: int) -> tupl
     return _table(memory, table), 21
 
 
-def _pte_entries(memory: PhysicalMemory, table: int) -> npt.NDArray[np.uint64]:
+def _pte_entries(memory: PhysicalMemory, table: int, met: set[int]) -> npt.NDArray[np.uint64]:
     """Physical addresses of the 512 small pages of a table; UNMAPPED where there is none."""
     entries = _table(memory, table)
+    _meet(met, table, bool(entries.any()))
     mapped: npt.NDArray[np.uint64] = np.where(
         (entries & np.uint64(PRESENT)) != 0, entries & np.uint64(PTE_ADDRESS), np.uint64(UNMAPPED)
     )

@@ -12,6 +12,7 @@ Facts: Documentation/arch/x86/x86_64/mm.rst, arch/x86/mm/kaslr.c, page_64_types.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,9 @@ class PageTables:
         return self._memory.size
 
     def read(self, phys: int, size: int) -> bytes:
-        return self._memory.read(phys, size)
+        """Whole entries."""
+        entries = memoryview(self._memory.read(phys, size)).cast("Q")
+        return array("Q", (entry & self._keep for entry in entries)).tobytes()
 
     def u64(self, phys: int) -> int:
         return self._memory.u64(phys) & self._keep

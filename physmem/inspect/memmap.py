@@ -213,8 +213,7 @@ def _runs(dump: Dump, limit: int) -> Iterator[_Segment]:
         yield from _pieces(dump, limit, _chunks(dump, limit))
         return
     start = dump.mem_map
-    regions = dump.regions
-    found = paging.runs(dump.tables, dump.pgd, start, start + limit * size, regions.levels, regions.sme_mask)
+    found = paging.runs(dump.tables, dump.pgd, start, start + limit * size, dump.regions.levels)
     for begin, end, phys in found:
         first = (begin - start) // size
         if first < limit:

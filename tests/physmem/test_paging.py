@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from physmem import paging
 from physmem.dump import open_dump
-from physmem.errors import AbsentError, AddressError
+from physmem.errors import AbsentError, AddressError, CorruptionError
 from physmem.ram import Ram
 from physmem.ranges import Ranges
 from physmem.space import UNMAPPED
@@ -141,7 +141,7 @@ def test_tables_that_lead_to_themselves_end(ram: Ram) -> None:
     for entry in range(512):
         ram.set_u64(PGD + 8 * entry, PGD | RW_ACCESSED_DIRTY)
     assert paging.walk(ram, PGD, 0x1234_5678_9000).phys == PGD
-    assert paging.chunks(ram, PGD, 0, 4 << 21)[1] == 12
+    assert paging.chunks(ram, PGD, 0, 1 << 21)[1] == 12
 
 
 # -- many pages at once --------------------------------------------------------------------
@@ -156,7 +156,7 @@ PIECES = st.lists(st.sampled_from(["nothing", "large", "small", "absent"]), min_
 def test_chunks_are_many_walks(pieces: list[str], holes: set[int], giant: bool) -> None:
     """Four pieces before and four behind a boundary of 1 GiB; the second half may be one page of 1 GiB."""
     absent = 12 * PAGE
-    ram = Ram(16 * PAGE, Ranges([(0, absent), (absent + PAGE, 16 * PAGE)]))
+    ram = Ram(24 * PAGE, Ranges([(0, absent), (absent + PAGE, 24 * PAGE)]))
     second_pmd = 6 * PAGE
     pgd, pud = indices(START, 39, 30)
     ram.set_u64(PGD + 8 * pgd, PUD | RW_ACCESSED_DIRTY)
@@ -164,13 +164,15 @@ def test_chunks_are_many_walks(pieces: list[str], holes: set[int], giant: bool) 
     ram.set_u64(
         PUD + 8 * (pud + 1), 0x40000000 | RW_ACCESSED_DIRTY | LARGE if giant else second_pmd | RW_ACCESSED_DIRTY
     )
-    for hole in range(512):
-        ram.set_u64(PTE + 8 * hole, 0 if hole in holes else (0x1000 * (hole + 100)) | RW_ACCESSED_DIRTY)
     for number, piece in enumerate(pieces):
+        small = (16 + number) * PAGE
+        for hole in range(512):
+            mapped = 0x1000 * (hole + 100) | RW_ACCESSED_DIRTY
+            ram.set_u64(small + 8 * hole, 0 if hole in holes else mapped)
         entry = {
             "nothing": 0,
             "large": (0x1000_0000 + (number << 21)) | RW_ACCESSED_DIRTY | LARGE,
-            "small": PTE | RW_ACCESSED_DIRTY,
+            "small": small | RW_ACCESSED_DIRTY,
             "absent": absent | RW_ACCESSED_DIRTY,
         }[piece]
         table, index = (PMD, 508 + number) if number < 4 else (second_pmd, number - 4)
@@ -205,3 +207,16 @@ def test_a_real_kernels_tables(oracle: Callable[[str], Any]) -> None:
         assert shift in (12, 21)
         step = 1 << shift
         assert [phys for i, phys in enumerate(found.tolist()) if phys not in (i * step, UNMAPPED)] == []
+
+
+@pytest.mark.parametrize("told", [paging.chunks, lambda *where: list(paging.runs(*where))])
+def test_a_table_that_is_met_twice_is_corruption(told: Callable[..., object], ram: Ram) -> None:
+    """A small image could claim to map more than any memory holds."""
+    pgd, pud, pmd = indices(START, 39, 30, 21)
+    ram.set_u64(PGD + 8 * pgd, PUD | RW_ACCESSED_DIRTY)
+    ram.set_u64(PUD + 8 * pud, PMD | RW_ACCESSED_DIRTY)
+    ram.set_u64(PTE, 0xABC000 | RW_ACCESSED_DIRTY)
+    for number in range(2):
+        ram.set_u64(PMD + 8 * (pmd + number), PTE | RW_ACCESSED_DIRTY)
+    with pytest.raises(CorruptionError, match="the table at 0x5000 maps two parts"):
+        told(ram, PGD, START, START + (2 << 21))
